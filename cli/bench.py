@@ -1,0 +1,62 @@
+"""`flowtrail bench`: throughput, latency and chaos, each on an embedded stack of its own, one JSON object last."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Measure this machine: throughput, latency, chaos.", no_args_is_help=True)
+
+
+@app.command()
+def throughput(
+    flows: Annotated[int, typer.Option(min=1, help="flows to run")] = 10_000,
+    tasks: Annotated[int, typer.Option(min=1, max=100, help="worker tasks a flow")] = 3,
+    flush_every_message: Annotated[
+        bool, typer.Option(help="let Kafka fsync every message (flush.messages=1)")
+    ] = False,
+) -> None:
+    """Flows a second with one engine, one worker and the projections running."""
+    from bench.throughput import run
+
+    properties = {"log.flush.interval.messages": "1"} if flush_every_message else None
+    print(json.dumps(run(flows, tasks, kafka_properties=properties)))
+
+
+@app.command()
+def latency(
+    flows: Annotated[int, typer.Option(min=10, help="flows, one after the other")] = 300,
+    tasks: Annotated[int, typer.Option(min=1, max=100, help="worker tasks a flow")] = 3,
+) -> None:
+    """Milliseconds from StartFlow to FlowCompleted, one flow at a time."""
+    from bench.latency import run
+
+    print(json.dumps(run(flows, tasks)))
+
+
+@app.command()
+def chaos(
+    seconds: Annotated[float, typer.Option(min=5, help="how long processes are killed")] = 60,
+    flows: Annotated[int, typer.Option(min=1, help="flows to run meanwhile")] = 3000,
+    seed: Annotated[int, typer.Option(help="which processes are killed when")] = 1,
+) -> None:
+    """Kill -9 of engines, worker, projections and once the broker; ends with 1 when anything is lost or double."""
+    from bench.chaos import run
+
+    report = run(seconds, flows, seed)
+    print(json.dumps(report))
+    wrong = ("lost", "duplicated", "gaps", "broken_chains", "astray")
+    if any(report[name] for name in wrong) or not report["verified"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def restore(
+    flows: Annotated[int, typer.Option(min=1, help="live flows")] = 50_000,
+) -> None:
+    """Seconds to restore live flows after a kill -9, and the engine's memory with them."""
+    from bench.restore import run
+
+    print(json.dumps(run(flows)))

@@ -1,0 +1,80 @@
+"""`flowtrail projections run|status`: the read models' process, and how far they have come."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Fold the log into the read models.", no_args_is_help=True)
+
+Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap servers [FLOWTRAIL_KAFKA]")]
+Postgres = Annotated[str | None, typer.Option(help="Postgres connection string [FLOWTRAIL_POSTGRES]")]
+
+
+@app.callback()
+def group() -> None:
+    """Fold the log into the read models."""
+
+
+@app.command()
+def run(
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            help="Share the partitions with other projectors, as this member; without: all partitions"
+        ),
+    ] = None,
+    kafka: Kafka = None,
+    postgres: Postgres = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port of /metrics; 0 opens none [FLOWTRAIL_METRICS_PORT]")
+    ] = None,
+) -> None:
+    """Project until SIGTERM or SIGINT. Ends with 3 when the database was not migrated (flowtrail admin init)."""
+    import signal
+    import threading
+
+    from engine.logs import configure
+    from engine.settings import read_settings
+    from projections import metrics
+    from projections.projector import Projector
+
+    settings = read_settings(kafka=kafka, postgres=postgres, metrics_port=metrics_port)
+    configure(settings.log_level, "projections")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    metrics.serve(settings.metrics_host, settings.metrics_port)
+    Projector(settings.kafka, settings.postgres, settings.topic_prefix, instance=instance, stop=stop).run()
+
+
+@app.command()
+def status(
+    json: Annotated[bool, typer.Option("--json", help="One JSON object")] = False,
+    kafka: Kafka = None,
+    postgres: Postgres = None,
+    stale_after: Annotated[
+        float, typer.Option(help="Seconds without progress, while records wait, that count as stale")
+    ] = 10.0,
+) -> None:
+    """Show each partition's position and lag. Ends with 1 when a partition is stale, 3 when a server is away."""
+    import msgspec
+
+    from engine.settings import read_settings
+    from projections.standing import read_standing
+
+    settings = read_settings(kafka=kafka, postgres=postgres)
+    standing = read_standing(settings.kafka, settings.postgres, settings.topic_prefix, stale_after)
+    if json:
+        typer.echo(msgspec.json.encode(standing).decode())
+    else:
+        typer.echo(f"{standing.topic}: {standing.lag} records behind, {standing.unreadable} unreadable")
+        typer.echo(f"{'partition':>9} {'position':>10} {'end':>10} {'lag':>7}  {'last event':<27} state")
+        for line in standing.partitions:
+            event = "-" if line.event_time is None else f"{line.event_time:%Y-%m-%d %H:%M:%S.%f}Z"
+            state = "STALE" if line.stale else "ok"
+            typer.echo(
+                f"{line.partition:>9} {line.position:>10} {line.end:>10} {line.lag:>7}  {event:<27} {state}"
+            )
+    raise typer.Exit(1 if standing.stale else 0)

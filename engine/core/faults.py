@@ -1,0 +1,32 @@
+"""The DSL's standard error types (dsl-reference.md, Standard Error Types) and how this engine fills them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from schemas.messages import Error
+
+_TYPES: Final = "https://serverlessworkflow.io/spec/1.0.0/errors/"
+VALIDATION: Final = _TYPES + "validation"
+EXPRESSION: Final = _TYPES + "expression"
+RUNTIME: Final = _TYPES + "runtime"
+
+
+class Fault(Exception):
+    """Ends the performing of a task; becomes TaskFaulted. Carries the error, without its instance."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(error.detail or error.title or error.type)
+        self.error = error
+
+
+def invalid(what: str, problem: str) -> Fault:
+    return Fault(Error(VALIDATION, 400, f"Invalid {what}", problem))
+
+
+def expression_failed(where: str, detail: str) -> Fault:
+    return Fault(Error(EXPRESSION, 400, f"The expression of {where} failed", detail))
+
+
+def runtime_failed(title: str, detail: str) -> Fault:
+    return Fault(Error(RUNTIME, 500, title, detail))

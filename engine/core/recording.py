@@ -1,0 +1,114 @@
+"""One decision while it is being made: the events so far, the state they fold to, the values read.
+
+`emit` seals an event (sequence, time, cause, hash chain), encodes it, and folds it at once. The first event of a
+decision carries the command's actor, because it is the fact that actor reported; what the engine concludes from it
+carries the engine's. `values` decodes JSON once per decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from engine.core.evolve import FlowState, digest, evolve
+from engine.dsl.errors import ExpressionError
+from engine.dsl.model import Definition
+from schemas import messages as m
+from schemas.codec import encode_event
+
+ENGINE: Final = m.Actor("engine", "")
+
+Encode = Callable[[m.Event], bytes]
+
+
+class Recorded(msgspec.Struct, frozen=True, gc=False):
+    """An event and its stored value."""
+
+    event: m.Event
+    value: bytes
+
+
+class Recording:
+    """Events of one decision in the making. `state` is None until a flow has begun."""
+
+    __slots__ = (
+        "_values",
+        "cause",
+        "command",
+        "definition_hash",
+        "definition_id",
+        "encode",
+        "events",
+        "now",
+        "state",
+    )
+
+    def __init__(
+        self,
+        definition: Definition | None,
+        state: m.LiveFlow | None,
+        command: m.Command,
+        cause: m.Cause,
+        now: int,
+        encode: Encode = encode_event,
+    ) -> None:
+        self.state: FlowState | None = state
+        self.command = command
+        self.cause = cause
+        self.now = now if state is None else max(now, state.updated_at)
+        self.encode = encode
+        self.events: list[Recorded] = []
+        self._values: dict[bytes, Any] = {}
+        if state is not None:
+            self.definition_id, self.definition_hash = state.definition, state.definition_hash
+        elif definition is not None:
+            self.definition_id, self.definition_hash = definition.id, definition.hash
+        else:
+            body = command.body
+            self.definition_id = body.definition if isinstance(body, m.StartFlow) else ""
+            self.definition_hash = b""
+
+    def emit(self, body: m.EventBody, task: str | None = None, run: int = 0, attempt: int = 0) -> None:
+        state = self.state
+        event = m.Event(
+            flow_id=self.command.flow_id,
+            sequence=1 if state is None else state.sequence + 1,
+            time=self.now,
+            actor=ENGINE if self.events else self.command.actor,
+            cause=self.cause,
+            definition=self.definition_id,
+            definition_hash=self.definition_hash,
+            task=task,
+            run=run,
+            attempt=attempt,
+            trace=self.command.trace,
+            previous_hash=state.head if isinstance(state, m.LiveFlow) else b"",
+            body=body,
+        )
+        value = self.encode(event)
+        self.state = evolve(state, event, digest(value))
+        self.events.append(Recorded(event, value))
+
+    @property
+    def live(self) -> m.LiveFlow:
+        assert isinstance(self.state, m.LiveFlow)
+        return self.state
+
+    def value(self, data: bytes) -> Any:
+        """The JSON value of `data`, decoded once. Callers must not change it."""
+        found = self._values.get(data, self)
+        if found is self:
+            found = self._values[data] = orjson.loads(data)
+        return found
+
+    def bytes_of(self, value: Any) -> bytes:
+        """`value` as JSON bytes. Raises ExpressionError for what JSON cannot hold."""
+        try:
+            data = orjson.dumps(value)
+        except (TypeError, ValueError) as problem:
+            raise ExpressionError(f"Expected a JSON value but {problem}") from None
+        self._values[data] = value
+        return data

@@ -1,0 +1,148 @@
+"""Proof that a log is what this engine decides: rebuild each recorded cause's command, decide again, compare bytes.
+
+The log suffices: the first events of a decision hold all the command held. What a person or a defect caused outside
+`decide` (FlowSuspended, CommandParked) is folded, not decided again. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from engine.core.decide import decide
+from engine.core.evolve import BrokenLog, FlowState, digest, evolve
+from engine.core.recording import Encode
+from engine.dsl.model import Definition
+from schemas import messages as m
+from schemas.codec import encode_event
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """An event as the log holds it."""
+
+    event: m.Event
+    value: bytes
+
+
+class Difference(msgspec.Struct, frozen=True, gc=False):
+    """Where a log is not what it claims to be. `kind`: sequence, chain, decision, time, cause."""
+
+    flow_id: str
+    sequence: int
+    kind: str
+    text: str
+
+
+def groups(events: Iterable[Stored]) -> Iterator[list[Stored]]:
+    """One list a decision: neighbouring events of one cause."""
+    group: list[Stored] = []
+    for stored in events:
+        if group and group[0].event.cause != stored.event.cause:
+            yield group
+            group = []
+        group.append(stored)
+    if group:
+        yield group
+
+
+def command_of(group: Sequence[Stored]) -> m.Command | None:
+    """The command behind a decision; None for what is not decided again."""
+    first = group[0].event
+    body = _command_body(group)
+    if body is None:
+        return None
+    return m.Command(first.cause.command_id, first.flow_id, first.time, first.actor, body, first.trace)
+
+
+def _command_body(group: Sequence[Stored]) -> m.CommandBody | None:
+    first = group[0].event
+    body, task = first.body, first.task or ""
+    match body:
+        case m.FlowStarted():
+            return m.StartFlow(first.definition, body.input)
+        case m.TaskCompleted() if body.result is not None:
+            return m.CompleteTask(task, first.run, first.attempt, body.result)
+        case m.TaskFaulted() if body.result is not None:
+            return m.CompleteTask(task, first.run, first.attempt, body.result)
+        case m.TaskFaulted():
+            return m.FailTask(task, first.run, first.attempt, body.error)
+        case m.FlowCancelled():
+            return m.CancelFlow(body.reason)
+        case m.TaskCancelled():
+            for stored in group:
+                if isinstance(stored.event.body, m.FlowCancelled):
+                    return m.CancelFlow(stored.event.body.reason)
+    return None
+
+
+def verify_flow(
+    definition: Definition | None, events: Iterable[Stored], *, encode: Encode = encode_event
+) -> tuple[FlowState | None, list[Difference]]:
+    """Folds a flow's whole log, checks sequence and hash chain, and decides each cause again.
+
+    Gives the state at its end and what differs; an empty list is the proof. Stops at the first difference of a flow,
+    because everything after it rests on it.
+    """
+    state: FlowState | None = None
+    for group in groups(events):
+        before = state
+        for stored in group:
+            event = stored.event
+            problem = _link_problem(state, event)
+            if problem is not None:
+                return state, [problem]
+            try:
+                state = evolve(state, event, digest(stored.value))
+            except BrokenLog as broken:
+                return state, [Difference(event.flow_id, event.sequence, "sequence", str(broken))]
+        problem = _decision_problem(definition, before, group, encode)
+        if problem is not None:
+            return state, [problem]
+    return state, []
+
+
+def _link_problem(state: FlowState | None, event: m.Event) -> Difference | None:
+    head = state.head if isinstance(state, m.LiveFlow) else b""
+    if isinstance(state, m.EndedFlow) or event.sequence != (0 if state is None else state.sequence) + 1:
+        found = 0 if state is None else state.sequence
+        text = f"Expected event {found + 1} but found {event.sequence}"
+        return Difference(event.flow_id, event.sequence, "sequence", text)
+    if event.previous_hash != head:
+        text = f"Expected the hash {head.hex() or '(none)'} of the event before but found {event.previous_hash.hex() or '(none)'}"
+        return Difference(event.flow_id, event.sequence, "chain", text)
+    return None
+
+
+def _decision_problem(
+    definition: Definition | None, before: FlowState | None, group: Sequence[Stored], encode: Encode
+) -> Difference | None:
+    command = command_of(group)
+    first = group[0].event
+    if command is None:
+        if isinstance(first.body, m.FlowSuspended | m.CommandParked):
+            return None
+        text = f"Expected a decision to begin with what a command says but found {first.kind}"
+        return Difference(first.flow_id, first.sequence, "cause", text)
+    if definition is None or definition.hash != first.definition_hash:
+        text = f"Expected definition {first.definition} with hash {first.definition_hash.hex()} but it is not published"
+        return Difference(first.flow_id, first.sequence, "decision", text)
+    version = first.body.engine_version if isinstance(first.body, m.FlowStarted) else ""
+    again = decide(
+        definition, before, command, first.cause, first.time, encode=encode, engine_version=version
+    )
+    if again.rejection is not None:
+        text = f"Expected the command to be decided again but it is refused: {again.rejection.reason}"
+        return Difference(first.flow_id, first.sequence, "decision", text)
+    for recorded, stored in zip(again.events, group, strict=False):
+        if recorded.value != stored.value:
+            text = f"Expected {_summary(recorded.event)} but the log has {_summary(stored.event)}"
+            return Difference(first.flow_id, stored.event.sequence, "decision", text)
+    if len(again.events) != len(group):
+        text = f"Expected {len(again.events)} events of this decision but the log has {len(group)}"
+        return Difference(first.flow_id, group[-1].event.sequence, "decision", text)
+    return None
+
+
+def _summary(event: m.Event) -> str:
+    return f"{event.kind} {event.task or ''} {event.body!r}"[:400]

@@ -1,0 +1,1 @@
+"""Definitions: parsed, checked and compiled. Pure: no I/O, no clock, no randomness lives or is imported here."""

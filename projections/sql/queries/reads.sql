@@ -1,0 +1,117 @@
+-- get_flow --
+SELECT f.flow_id, f.definition, f.namespace, f.name, f.version, f.definition_hash, coalesce(f.status, 'unknown'), f.sequence, f.head,
+       f.started_at, f.updated_at, f.ended_at, f.actor_kind, f.actor_id, f.command_id, f.trace, f.reason,
+       f.partition, f.first_offset, f.last_offset, f.engine_version, f.error,
+       f.input, coalesce(f.transformed, f.input), coalesce(f.context, f.transformed, f.input), f.output,
+       ARRAY(SELECT t.task FROM flowtrail.tasks t
+             WHERE t.flow_id = f.flow_id AND t.ended_at IS NULL ORDER BY t.scheduled_sequence)
+FROM flowtrail.flows f
+WHERE f.flow_id = %(flow_id)s
+
+-- list_flows --
+SELECT f.flow_id, f.definition, f.namespace, f.name, f.version, f.definition_hash, coalesce(f.status, 'unknown'), f.sequence, f.head,
+       f.started_at, f.updated_at, f.ended_at, f.actor_kind, f.actor_id, f.command_id, f.trace, f.reason,
+       f.partition, f.first_offset, f.last_offset, f.engine_version, f.error
+FROM flowtrail.flows f
+WHERE (%(status)s::text IS NULL OR f.status = %(status)s)
+  AND (%(definition)s::text IS NULL OR f.definition = %(definition)s)
+  AND (%(namespace)s::text IS NULL OR f.namespace = %(namespace)s)
+  AND (%(name)s::text IS NULL OR f.name = %(name)s)
+  AND (%(version)s::text IS NULL OR f.version = %(version)s)
+  AND (%(id_from)s::text IS NULL OR (f.flow_id >= %(id_from)s AND f.flow_id < %(id_to)s))
+  AND (%(started_after)s::timestamptz IS NULL OR f.started_at >= %(started_after)s)
+  AND (%(started_before)s::timestamptz IS NULL OR f.started_at < %(started_before)s)
+  AND (%(at)s::timestamptz IS NULL OR (f.started_at, f.flow_id) < (%(at)s, %(id)s COLLATE "C"))
+ORDER BY f.started_at DESC, f.flow_id DESC
+LIMIT %(limit)s
+
+-- tasks_of --
+SELECT CASE WHEN row_number() OVER () = 1 THEN coalesce(f.transformed, f.input) END,
+       t.task, t.run, t.attempt, t.name, t.kind, t.queue, t.function, t.status, t.sequence,
+       t.scheduled_sequence, t.ended_sequence, t.scheduled_at, t.ended_at, t.actor_kind, t.actor_id,
+       t.input, t.arguments, t.result, t.output, t.error, t.branch
+FROM flowtrail.tasks t LEFT JOIN flowtrail.flows f USING (flow_id)
+WHERE t.flow_id = %(flow_id)s
+
+-- history_of --
+SELECT "time", flow_id, sequence, kind, task, run, attempt, actor_kind, actor_id, command_id, cause_partition,
+       cause_offset, partition, event_offset, definition, trace, body
+FROM flowtrail.history
+WHERE flow_id = %(flow_id)s AND sequence > %(after)s
+ORDER BY sequence, event_offset
+LIMIT %(limit)s
+
+-- rejections --
+SELECT "time", flow_id, command, code, reason, task, actor_kind, actor_id, command_id, cause_partition, cause_offset,
+       partition, event_offset, trace
+FROM flowtrail.rejections
+WHERE (%(flow_id)s::text IS NULL OR flow_id = %(flow_id)s)
+  AND (%(code)s::text IS NULL OR code = %(code)s)
+  AND (%(at)s::timestamptz IS NULL
+       OR ("time", partition, event_offset) < (%(at)s, %(partition)s::int, %(event_offset)s::bigint))
+ORDER BY "time" DESC, partition DESC, event_offset DESC
+LIMIT %(limit)s
+
+-- rejection_of_command --
+SELECT "time", flow_id, command, code, reason, task, actor_kind, actor_id, command_id, cause_partition, cause_offset,
+       partition, event_offset, trace
+FROM flowtrail.rejections
+WHERE flow_id = %(flow_id)s AND command_id = %(command_id)s
+ORDER BY "time"
+LIMIT 1
+
+-- unreadable --
+SELECT partition, event_offset, seen_at, key, value, code, reason
+FROM flowtrail.unreadable
+ORDER BY partition, event_offset
+LIMIT %(limit)s
+
+-- count_unreadable --
+SELECT count(*) FROM flowtrail.unreadable
+
+-- positions --
+SELECT projection, topic, partition, next_offset, command_offset, event_time, updated_at
+FROM flowtrail.projection_position
+WHERE topic = %(topic)s
+ORDER BY projection, partition
+
+-- positions_of_flow --
+SELECT partition, event_offset, sequence
+FROM flowtrail.history
+WHERE flow_id = %(flow_id)s
+ORDER BY sequence, event_offset
+
+-- ended_among --
+SELECT flow_id, status
+FROM flowtrail.flows
+WHERE flow_id = ANY(%(flow_ids)s) AND ended_at IS NOT NULL
+
+-- rejected_among --
+SELECT flow_id, code, reason
+FROM flowtrail.rejections
+WHERE flow_id = ANY(%(flow_ids)s) AND command = 'StartFlow'
+
+-- counts_by_status --
+SELECT coalesce(status, 'unknown'), count(*)
+FROM flowtrail.flows
+WHERE namespace = %(namespace)s AND name = %(name)s AND (%(version)s::text IS NULL OR version = %(version)s)
+GROUP BY 1
+ORDER BY 1
+
+-- counts_by_branch --
+SELECT t.task, t.branch, count(DISTINCT t.flow_id)
+FROM flowtrail.tasks t
+WHERE t.branch IS NOT NULL AND t.definition >= %(definition_from)s AND t.definition < %(definition_to)s
+GROUP BY t.task, t.branch
+ORDER BY t.task, t.branch
+
+-- durations --
+SELECT count(*),
+       extract(epoch FROM percentile_cont(0.5) WITHIN GROUP (ORDER BY ended_at - started_at))::float8 * 1000,
+       extract(epoch FROM percentile_cont(0.99) WITHIN GROUP (ORDER BY ended_at - started_at))::float8 * 1000,
+       extract(epoch FROM max(ended_at - started_at))::float8 * 1000,
+       min(started_at),
+       max(ended_at)
+FROM flowtrail.flows
+WHERE namespace = %(namespace)s AND name = %(name)s AND (%(version)s::text IS NULL OR version = %(version)s)
+  AND ended_at IS NOT NULL

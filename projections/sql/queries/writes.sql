@@ -1,0 +1,95 @@
+-- session --
+CREATE TEMP TABLE IF NOT EXISTS incoming_flows
+    (LIKE flowtrail.flows) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE IF NOT EXISTS incoming_tasks
+    (LIKE flowtrail.tasks) ON COMMIT DELETE ROWS
+
+-- add_positions --
+INSERT INTO flowtrail.projection_position (projection, topic, partition, next_offset)
+SELECT %(projection)s, %(topic)s, p, 0 FROM unnest(%(partitions)s::int[]) p ORDER BY p
+ON CONFLICT DO NOTHING
+
+-- read_positions --
+SELECT partition, next_offset
+FROM flowtrail.projection_position
+WHERE projection = %(projection)s AND topic = %(topic)s AND partition = ANY(%(partitions)s)
+
+-- move_positions --
+UPDATE flowtrail.projection_position p
+SET next_offset = m.next_offset,
+    command_offset = greatest(p.command_offset, m.command_offset),
+    event_time = coalesce(m.event_time, p.event_time),
+    updated_at = clock_timestamp()
+FROM unnest(%(partitions)s::int[], %(starts)s::bigint[], %(next_offsets)s::bigint[], %(command_offsets)s::bigint[],
+            %(event_times)s::timestamptz[]) AS m (partition, start, next_offset, command_offset, event_time)
+WHERE p.projection = %(projection)s AND p.topic = %(topic)s AND p.partition = m.partition AND p.next_offset = m.start
+
+-- copy_flows --
+COPY incoming_flows (flow_id, definition, namespace, name, version, definition_hash, engine_version, status, sequence,
+    head, started_at, updated_at, ended_at, actor_kind, actor_id, command_id, trace, input, transformed, context,
+    output, error, reason, partition, first_offset, last_offset)
+FROM STDIN
+
+-- merge_flows --
+INSERT INTO flowtrail.flows AS f
+SELECT * FROM incoming_flows
+ON CONFLICT (flow_id) DO UPDATE SET
+    status = coalesce(excluded.status, f.status),
+    sequence = excluded.sequence,
+    head = excluded.head,
+    updated_at = excluded.updated_at,
+    ended_at = coalesce(excluded.ended_at, f.ended_at),
+    context = coalesce(excluded.context, f.context),
+    output = coalesce(excluded.output, f.output),
+    error = coalesce(excluded.error, f.error),
+    reason = coalesce(excluded.reason, f.reason),
+    last_offset = excluded.last_offset
+WHERE f.sequence < excluded.sequence
+
+-- copy_tasks --
+COPY incoming_tasks (flow_id, task, run, attempt, definition, name, kind, queue, function, status, sequence,
+    scheduled_sequence, ended_sequence, scheduled_at, ended_at, actor_kind, actor_id, input, arguments, result, output,
+    error, branch)
+FROM STDIN
+
+-- merge_tasks --
+INSERT INTO flowtrail.tasks AS t
+SELECT * FROM incoming_tasks
+ON CONFLICT (flow_id, task, run, attempt) DO UPDATE SET
+    kind = coalesce(excluded.kind, t.kind),
+    status = excluded.status,
+    sequence = excluded.sequence,
+    ended_sequence = coalesce(excluded.ended_sequence, t.ended_sequence),
+    ended_at = coalesce(excluded.ended_at, t.ended_at),
+    actor_kind = coalesce(excluded.actor_kind, t.actor_kind),
+    actor_id = coalesce(excluded.actor_id, t.actor_id),
+    result = coalesce(excluded.result, t.result),
+    output = coalesce(excluded.output, t.output),
+    error = coalesce(excluded.error, t.error),
+    branch = coalesce(excluded.branch, t.branch)
+WHERE t.sequence < excluded.sequence
+
+-- copy_history --
+COPY flowtrail.history ("time", flow_id, sequence, kind, task, run, attempt, actor_kind, actor_id, command_id,
+    cause_partition, cause_offset, partition, event_offset, definition, trace, body)
+FROM STDIN
+
+-- copy_rejections --
+COPY flowtrail.rejections (partition, event_offset, "time", flow_id, command, code, reason, task, actor_kind, actor_id,
+    command_id, cause_partition, cause_offset, trace)
+FROM STDIN
+
+-- copy_unreadable --
+COPY flowtrail.unreadable (partition, event_offset, key, value, code, reason)
+FROM STDIN
+
+-- months --
+SELECT c.relname
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'flowtrail.history'::regclass
+
+-- lock_months --
+SELECT pg_advisory_xact_lock(%(key)s)
+
+-- add_month --
+CREATE TABLE IF NOT EXISTS flowtrail.{table} PARTITION OF flowtrail.history FOR VALUES FROM ({first}) TO ({next})

@@ -1,0 +1,26 @@
+"""The SQL of this room, read from `sql/`: statements under `-- name --` headers, and the migrations' files.
+
+No other module holds SQL text, except the few words of a transaction. Statements are bytes, which psycopg takes as
+they are; values always travel as parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+_HEADER = re.compile(r"^-- ([a-z_]+) --$", re.MULTILINE)
+
+
+def sql_folder() -> Traversable:
+    return resources.files("projections").joinpath("sql")
+
+
+@cache
+def statements(file: str) -> dict[str, bytes]:
+    """Name -> statement of `sql/queries/<file>.sql`."""
+    text = sql_folder().joinpath("queries", f"{file}.sql").read_text("utf-8")
+    parts = _HEADER.split(text)[1:]
+    return {name: body.strip().encode() for name, body in zip(parts[::2], parts[1::2], strict=True)}

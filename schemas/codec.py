@@ -1,0 +1,367 @@
+"""Messages to bytes and back: Confluent framing (00, four-byte id, Avro datum).
+
+Pure. Schemas are parsed once; unions are written as (name, record) tuples because fastavro then skips guessing the
+branch. Readers identify the writer's schema by the record header `schema` (CRC-64-AVRO fingerprint) first, because
+the log must outlive any registry, then by the framing. What cannot be read raises `Undecodable`, never anything else.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import fastavro
+
+from schemas import messages as m
+from schemas.registry import NAMESPACE, Schema, by_fingerprint, by_id, newest
+from schemas.upcasts import upcast
+
+SCHEMA_HEADER: Final = "schema"
+_SINGLE_OBJECT: Final = b"\xc3\x01"
+_writer: Final = fastavro.schemaless_writer
+_reader: Final = fastavro.schemaless_reader
+
+
+class Undecodable(Exception):
+    """The bytes are no message of this contract. `code` for programs; the text says what was expected."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+# -- payloads, errors and bodies ------------------------------------------------------------------------------------
+
+_CLAIM: Final = f"{NAMESPACE}.Claim"
+
+
+def _payload_out(payload: m.Payload | None) -> dict[str, Any] | None:
+    if payload is None:
+        return None
+    if isinstance(payload, bytes):
+        return {"json": payload}
+    return {"json": (_CLAIM, {"uri": payload.uri, "sha256": payload.sha256, "size": payload.size})}
+
+
+def _payload_in(data: dict[str, Any] | None) -> m.Payload | None:
+    if data is None:
+        return None
+    value = data["json"]
+    return value if isinstance(value, bytes) else m.Claim(**value)
+
+
+def _error_out(error: m.Error) -> dict[str, Any]:
+    return {
+        "type": error.type,
+        "status": error.status,
+        "title": error.title,
+        "detail": error.detail,
+        "instance": error.instance,
+    }
+
+
+def _error_in(data: dict[str, Any]) -> m.Error:
+    return m.Error(**data)
+
+
+_PAYLOADS: Final = {"input", "transformed", "output", "arguments", "result", "context"}
+
+_Plan = tuple[tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None], ...]
+
+
+def _plan(body: type) -> _Plan:
+    """How each field of a body travels: (name, outwards, inwards); None leaves it as it is."""
+    steps: list[tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]] = []
+    for name in body.__struct_fields__:  # type: ignore[attr-defined]
+        if name in _PAYLOADS:
+            steps.append((name, _payload_out, _payload_in))
+        elif name == "error":
+            steps.append((name, _error_out, _error_in))
+        else:
+            steps.append((name, None, None))
+    return tuple(steps)
+
+
+_BODIES: Final[dict[type, tuple[str, _Plan]]] = {
+    body: (f"{NAMESPACE}.{body.__name__}", _plan(body)) for body in (*m.EVENT_BODIES, *m.COMMAND_BODIES)
+}
+_BODY_OF_NAME: Final[dict[str, tuple[type, _Plan]]] = {
+    name: (body, plan) for body, (name, plan) in _BODIES.items()
+}
+
+
+def _body_out(body: Any) -> tuple[str, dict[str, Any]]:
+    name, plan = _BODIES[type(body)]
+    return name, {
+        field: getattr(body, field) if out is None else out(getattr(body, field)) for field, out, _ in plan
+    }
+
+
+def _body_in(tagged: tuple[str, dict[str, Any]]) -> Any:
+    name, data = tagged
+    body, plan = _BODY_OF_NAME[name]
+    return body(**{field: data[field] if back is None else back(data[field]) for field, _, back in plan})
+
+
+# -- framing --------------------------------------------------------------------------------------------------------
+
+
+def _frame(schema: Schema) -> bytes:
+    return b"\0" + schema.id.to_bytes(4, "big")
+
+
+def _write(schema: Schema, frame: bytes, record: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    out.write(frame)
+    _writer(out, schema.parsed, record)
+    return out.getvalue()
+
+
+def _identify(value: bytes, fingerprint: bytes | None) -> tuple[Schema, int]:
+    """The writer's schema and where the datum begins."""
+    if fingerprint is not None and (schema := by_fingerprint(fingerprint)) is not None:
+        return schema, (10 if value[:2] == _SINGLE_OBJECT else 5)
+    if len(value) > 5 and value[0] == 0:
+        if (schema := by_id(int.from_bytes(value[1:5], "big"))) is not None:
+            return schema, 5
+        raise Undecodable(
+            "unknown-schema",
+            f"Expected a schema id of this contract but found {int.from_bytes(value[1:5], 'big')}",
+        )
+    if value[:2] == _SINGLE_OBJECT:
+        if (schema := by_fingerprint(value[2:10])) is not None:
+            return schema, 10
+        raise Undecodable(
+            "unknown-schema", f"Expected a fingerprint of this contract but found {value[2:10].hex()}"
+        )
+    raise Undecodable(
+        "unknown-framing",
+        f"Expected Confluent framing (00 and a schema id) but found {value[:8].hex() or 'nothing'}",
+    )
+
+
+def _read(value: bytes, fingerprint: bytes | None, kinds: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    schema, start = _identify(value, fingerprint)
+    if schema.kind not in kinds:
+        raise Undecodable(
+            "unexpected-record", f"Expected a record of {' or '.join(kinds)} but found a {schema.kind}"
+        )
+    data = io.BytesIO(value)
+    data.seek(start)
+    try:
+        record = _reader(data, schema.parsed, None, return_record_name=True, return_record_name_override=True)
+        if data.read(1):
+            raise Undecodable("trailing-bytes", f"Expected the {schema.kind} to end but bytes follow it")
+        latest = newest(schema.kind).version
+        if schema.version != latest:
+            record = upcast(schema.kind, schema.version, latest, record)
+        return schema.kind, record
+    except Undecodable:
+        raise
+    except Exception as problem:  # fastavro raises whatever it stumbles over
+        raise Undecodable(
+            "undecodable", f"Expected a {schema.kind} but its bytes do not decode: {type(problem).__name__}"
+        ) from None
+
+
+# -- events and rejections ------------------------------------------------------------------------------------------
+
+_EVENT: Final = newest("event")
+_EVENT_FRAME: Final = _frame(_EVENT)
+_REJECTION: Final = newest("rejection")
+_REJECTION_FRAME: Final = _frame(_REJECTION)
+_COMMAND: Final = newest("command")
+_COMMAND_FRAME: Final = _frame(_COMMAND)
+_TASK: Final = newest("task")
+_TASK_FRAME: Final = _frame(_TASK)
+_DEFINITION: Final = newest("definition")
+_DEFINITION_FRAME: Final = _frame(_DEFINITION)
+_SNAPSHOT: Final = newest("snapshot")
+_SNAPSHOT_FRAME: Final = _frame(_SNAPSHOT)
+
+
+def encode_event(event: m.Event) -> bytes:
+    return _write(
+        _EVENT,
+        _EVENT_FRAME,
+        {
+            "flow_id": event.flow_id,
+            "sequence": event.sequence,
+            "event_id": event.event_id,
+            "time": event.time,
+            "actor": {"kind": event.actor.kind, "id": event.actor.id},
+            "cause": {
+                "command_id": event.cause.command_id,
+                "partition": event.cause.partition,
+                "offset": event.cause.offset,
+            },
+            "definition": event.definition,
+            "definition_hash": event.definition_hash,
+            "task": event.task,
+            "run": event.run,
+            "attempt": event.attempt,
+            "trace": event.trace,
+            "previous_hash": event.previous_hash,
+            "body": _body_out(event.body),
+        },
+    )
+
+
+def _event_in(record: dict[str, Any]) -> m.Event:
+    return m.Event(
+        flow_id=record["flow_id"],
+        sequence=record["sequence"],
+        time=record["time"],
+        actor=m.Actor(**record["actor"]),
+        cause=m.Cause(**record["cause"]),
+        definition=record["definition"],
+        definition_hash=record["definition_hash"],
+        task=record["task"],
+        run=record["run"],
+        attempt=record["attempt"],
+        trace=record["trace"],
+        previous_hash=record["previous_hash"],
+        body=_body_in(record["body"]),
+    )
+
+
+def encode_rejection(rejection: m.Rejection) -> bytes:
+    return _write(
+        _REJECTION,
+        _REJECTION_FRAME,
+        {
+            "flow_id": rejection.flow_id,
+            "time": rejection.time,
+            "actor": {"kind": rejection.actor.kind, "id": rejection.actor.id},
+            "cause": {
+                "command_id": rejection.cause.command_id,
+                "partition": rejection.cause.partition,
+                "offset": rejection.cause.offset,
+            },
+            "command": rejection.command,
+            "code": rejection.code,
+            "reason": rejection.reason,
+            "task": rejection.task,
+            "trace": rejection.trace,
+        },
+    )
+
+
+def decode_logged(value: bytes, fingerprint: bytes | None = None) -> m.Event | m.Rejection:
+    """A record of the `events` topic. Raises Undecodable."""
+    kind, record = _read(value, fingerprint, ("event", "rejection"))
+    if kind == "event":
+        return _event_in(record)
+    return m.Rejection(**record | {"actor": m.Actor(**record["actor"]), "cause": m.Cause(**record["cause"])})
+
+
+def decode_event(value: bytes, fingerprint: bytes | None = None) -> m.Event:
+    return _event_in(_read(value, fingerprint, ("event",))[1])
+
+
+# -- commands and tasks ---------------------------------------------------------------------------------------------
+
+
+def encode_command(command: m.Command) -> bytes:
+    return _write(
+        _COMMAND,
+        _COMMAND_FRAME,
+        {
+            "command_id": command.command_id,
+            "flow_id": command.flow_id,
+            "time": command.time,
+            "actor": {"kind": command.actor.kind, "id": command.actor.id},
+            "trace": command.trace,
+            "body": _body_out(command.body),
+        },
+    )
+
+
+def decode_command(value: bytes, fingerprint: bytes | None = None) -> m.Command:
+    record = _read(value, fingerprint, ("command",))[1]
+    return m.Command(
+        command_id=record["command_id"],
+        flow_id=record["flow_id"],
+        time=record["time"],
+        actor=m.Actor(**record["actor"]),
+        trace=record["trace"],
+        body=_body_in(record["body"]),
+    )
+
+
+def encode_task(task: m.Task) -> bytes:
+    return _write(
+        _TASK,
+        _TASK_FRAME,
+        {
+            "flow_id": task.flow_id,
+            "definition": task.definition,
+            "task": task.task,
+            "run": task.run,
+            "attempt": task.attempt,
+            "function": task.function,
+            "arguments": _payload_out(task.arguments),
+            "time": task.time,
+            "trace": task.trace,
+        },
+    )
+
+
+def decode_task(value: bytes, fingerprint: bytes | None = None) -> m.Task:
+    record = _read(value, fingerprint, ("task",))[1]
+    record["arguments"] = _payload_in(record["arguments"])
+    return m.Task(**record)
+
+
+# -- definitions and snapshots --------------------------------------------------------------------------------------
+
+
+def encode_definition(definition: m.PublishedDefinition) -> bytes:
+    record = {field: getattr(definition, field) for field in definition.__struct_fields__}
+    return _write(_DEFINITION, _DEFINITION_FRAME, record)
+
+
+def decode_definition(value: bytes, fingerprint: bytes | None = None) -> m.PublishedDefinition:
+    return m.PublishedDefinition(**_read(value, fingerprint, ("definition",))[1])
+
+
+def _active_out(task: m.ActiveTask) -> dict[str, Any]:
+    return {
+        "task": task.task,
+        "run": task.run,
+        "attempt": task.attempt,
+        "started_at": task.started_at,
+        "raw_input": task.raw_input,
+        "input": None if task.input == task.raw_input else task.input,
+        "data": None if task.data == task.input else task.data,
+    }
+
+
+def _active_in(record: dict[str, Any]) -> m.ActiveTask:
+    transformed = record["raw_input"] if record["input"] is None else record["input"]
+    record["input"] = transformed
+    record["data"] = transformed if record["data"] is None else record["data"]
+    return m.ActiveTask(**record)
+
+
+def encode_snapshot(body: m.Snapshot) -> bytes:
+    record = {field: getattr(body, field) for field in body.__struct_fields__}
+    if isinstance(body, m.LiveFlow):
+        record["active"] = [_active_out(task) for task in body.active]
+    tagged = (f"{NAMESPACE}.{type(body).__name__}", record)
+    return _write(_SNAPSHOT, _SNAPSHOT_FRAME, {"body": tagged})
+
+
+def decode_snapshot(value: bytes, fingerprint: bytes | None = None) -> m.Snapshot:
+    name, record = _read(value, fingerprint, ("snapshot",))[1]["body"]
+    match name.rsplit(".", 1)[1]:
+        case "LiveFlow":
+            record["active"] = tuple(_active_in(task) for task in record["active"])
+            return m.LiveFlow(**record)
+        case "EndedFlow":
+            return m.EndedFlow(**record)
+        case "Position":
+            return m.Position(**record)
+        case other:
+            raise Undecodable("unexpected-record", f"Expected a snapshot but found a {other}")

@@ -1,0 +1,231 @@
+"""Client: publish definitions, start flows, follow them. A thin layer over the API's routes (its /openapi.json).
+
+Answers are the API's JSON as Python values. Starting always sends an Idempotency-Key, so that it may be repeated after
+a lost answer without a second flow. Nothing here talks to Kafka.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import httpx2
+
+from flowtrail.errors import ApiError, InputError, WaitTimeout
+from flowtrail.payload import NotJson, to_json
+from flowtrail.transport import Api
+
+ENDED: Final = frozenset({"completed", "faulted", "cancelled"})
+_JSON: Final = {"Content-Type": "application/json"}
+_SERVER_WAIT_MAX_S: Final = 30.0
+_POLL_FIRST_S: Final = 0.02
+_POLL_MAX_S: Final = 1.0
+_PAGE: Final = 500
+
+
+class Flow:
+    """A flow that was started. `position` tells readers which command its read model must have passed."""
+
+    def __init__(self, client: Client, answer: Mapping[str, Any]) -> None:
+        self._client = client
+        self.id = str(answer["id"])
+        self.definition = str(answer.get("definition", ""))
+        self.command_id: str | None = answer.get("command_id")
+        self.position: str | None = answer.get("position")
+
+    def __repr__(self) -> str:
+        return f"Flow({self.id!r}, {self.definition!r})"
+
+    def get(self) -> dict[str, Any]:
+        """The flow as its read model has it, at least as new as the start."""
+        return self._client.get(self.id, min_position=self.position)
+
+    def wait(self, timeout: float = 60.0) -> dict[str, Any]:
+        """The flow once it has ended, however it ended. Raises WaitTimeout."""
+        return self._client.wait(self.id, timeout)
+
+    def history(self) -> Iterator[dict[str, Any]]:
+        return self._client.history(self.id)
+
+    def cancel(self, reason: str | None = None) -> dict[str, Any]:
+        return self._client.cancel(self.id, reason)
+
+
+class Client:
+    """`url` and `api_key` default to FLOWTRAIL_API_URL and FLOWTRAIL_API_KEY. Thread-safe; close it, or use `with`.
+
+    Requests that may be repeated are, for `retry_s` seconds, while the API is away. Raises ApiError when the API
+    refuses, Unreachable when it does not answer, InputError for arguments that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        retry_s: float = 10.0,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        self._api = Api(url, api_key, retry_s=retry_s, transport=transport)
+
+    @property
+    def url(self) -> str:
+        return self._api.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._api.close()
+
+    # -- definitions --------------------------------------------------------------------------------------------
+
+    def publish(self, definition: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+        """Publishes a definition: YAML or JSON text, a path to it, or the document as a mapping.
+
+        The same content again is fine; other content under the same version is refused (ApiError, 409).
+        """
+        body, media_type = _source(definition)
+        answer: dict[str, Any] = self._api.json(
+            "POST",
+            "/definitions",
+            body=body,
+            headers={"Content-Type": media_type},
+            idempotent=True,
+            timeout_s=30.0,
+        )
+        return answer
+
+    def definitions(self, **filters: str | None) -> Iterator[dict[str, Any]]:
+        """Every published version; filters as the API's query parameters."""
+        yield from self._pages("/definitions", "definitions", filters)
+
+    def definition(self, reference: str) -> dict[str, Any]:
+        """The document of `namespace/name@version`; without a version the versions there are."""
+        name, _, version = reference.partition("@")
+        if name.count("/") != 1:
+            raise InputError(f"Expected namespace/name or namespace/name@version but found {reference!r}")
+        path = f"/definitions/{quote(name, safe='/')}" + (f"/{quote(version, safe='')}" if version else "")
+        answer: dict[str, Any] = self._api.json("GET", path)
+        return answer
+
+    # -- flows --------------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        definition: str,
+        input: Any = None,  # noqa: A002 - the word of the definition language
+        *,
+        id: str | None = None,  # noqa: A002
+        idempotency_key: str | None = None,
+    ) -> Flow:
+        """Starts a flow of `namespace/name` (its newest version) or `namespace/name@version`.
+
+        The same `idempotency_key` with the same arguments gives the same flow. Without `input` it is {}.
+        """
+        body = _json_of(
+            {"definition": definition, "input": {} if input is None else input} | ({"id": id} if id else {})
+        )
+        headers = _JSON | {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return Flow(self, self._api.json("POST", "/flows", body=body, headers=headers, idempotent=True))
+
+    def get(self, id: str, *, min_position: str | None = None) -> dict[str, Any]:  # noqa: A002
+        """The flow as its read model has it. Raises ApiError 404 when there is none (yet)."""
+        answer: dict[str, Any] = self._api.json(
+            "GET", _flow(id), query={"min_position": min_position}, timeout_s=20.0
+        )
+        return answer
+
+    def flows(self, **filters: str | int | None) -> Iterator[dict[str, Any]]:
+        """All flows that match, page by page; filters as the API's query parameters (status, definition …)."""
+        yield from self._pages("/flows", "flows", filters)
+
+    def tasks(self, id: str) -> Iterator[dict[str, Any]]:  # noqa: A002
+        yield from self._pages(f"{_flow(id)}/tasks", "tasks", {})
+
+    def history(self, id: str) -> Iterator[dict[str, Any]]:  # noqa: A002
+        """Every event of the flow, oldest first."""
+        yield from self._pages(f"{_flow(id)}/history", "events", {})
+
+    def cancel(self, id: str, reason: str | None = None) -> dict[str, Any]:  # noqa: A002
+        answer: dict[str, Any] = self._api.json(
+            "POST", f"{_flow(id)}/cancel", body=_json_of({"reason": reason}), headers=_JSON
+        )
+        return answer
+
+    def wait(self, id: str, timeout: float = 60.0) -> dict[str, Any]:  # noqa: A002
+        """The flow once it has ended, however it ended: look at its `status`. Raises WaitTimeout.
+
+        The server is asked to hold the answer back until then; where it does not, polling with back-off does it.
+        A flow the read model does not know yet is waited for as well.
+        """
+        end = time.monotonic() + timeout
+        pause = _POLL_FIRST_S
+        status = "not known yet"
+        while True:
+            left = max(0.0, end - time.monotonic())
+            hold = min(left, _SERVER_WAIT_MAX_S)
+            try:
+                flow: dict[str, Any] = self._api.json(
+                    "GET",
+                    _flow(id),
+                    query={"wait": "completed", "timeout": f"{hold:.3f}"},
+                    timeout_s=hold + 10,
+                )
+            except ApiError as refusal:
+                if refusal.status != 404:
+                    raise
+            else:
+                status = str(flow.get("status"))
+                if status in ENDED:
+                    return flow
+            left = end - time.monotonic()
+            if left <= 0:
+                raise WaitTimeout(f"Expected flow {id} to end within {timeout:g} s but it is {status}")
+            time.sleep(min(left, pause * (0.5 + random.random() / 2)))  # noqa: S311 - jitter
+            pause = min(_POLL_MAX_S, pause * 1.5)
+
+    def _pages(self, path: str, key: str, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        cursor: str | None = None
+        limit = int(filters.get("limit") or _PAGE)
+        while True:
+            page = self._api.json("GET", path, query={**filters, "limit": limit, "cursor": cursor})
+            yield from page[key]
+            cursor = page.get("next")
+            if not cursor:
+                return
+
+
+def _flow(flow_id: str) -> str:
+    if not flow_id:
+        raise InputError("Expected a flow's id but it is empty")
+    return f"/flows/{quote(flow_id, safe='')}"
+
+
+def _json_of(value: Any) -> bytes:
+    try:
+        return to_json(value, "a request", limit=None)
+    except NotJson as problem:
+        raise InputError(str(problem)) from None
+
+
+def _source(definition: str | Path | Mapping[str, Any]) -> tuple[bytes, str]:
+    """The definition's bytes and their media type. Text of one line that is no JSON is taken for a path."""
+    if isinstance(definition, Mapping):
+        return _json_of(dict(definition)), "application/json"
+    if isinstance(definition, Path) or ("\n" not in definition and not definition.lstrip().startswith("{")):
+        try:
+            data = Path(definition).read_bytes()
+        except OSError as problem:
+            raise InputError(f"Expected a definition's file at {definition} but {problem.strerror}") from None
+        return data, "application/json" if str(definition).endswith(".json") else "application/yaml"
+    text = definition.encode()
+    return text, "application/json" if text.lstrip().startswith(b"{") else "application/yaml"
