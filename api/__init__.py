@@ -1,0 +1,1 @@
+"""HTTP: publish, command, query, authenticate. Decides nothing about flows; the engine does."""

@@ -26,8 +26,9 @@ Timeout = Annotated[float, typer.Option(help="Seconds to wait at the most", min=
 
 def connect(url: str | None) -> Client:
     """A client for the API of the settings; without FLOWTRAIL_API_KEY the key that `flowtrail up` keeps in its data."""
-    from engine.settings import read_settings
     from flowtrail import Client
+
+    from engine.settings import read_settings
 
     settings = read_settings(api_url=url)
     return Client(settings.api_url, api_key(settings.api_key, settings.data))
@@ -53,7 +54,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(rows: Iterable[dict[str, Any]], columns: dict[str, str], empty: str) -> None:
-    """One line a row; `columns` maps headings to keys. A terminal gets a table, a pipe plain columns without cutting."""
+    """One line a row; `columns` maps headings to keys (a.b for a member of a member). A terminal gets a table, a pipe plain columns without cutting."""
     kept = list(rows)
     if not kept:
         typer.echo(empty)
@@ -66,10 +67,18 @@ def print_table(rows: Iterable[dict[str, Any]], columns: dict[str, str], empty: 
     for heading in columns:
         table.add_column(heading, overflow="fold", no_wrap=not console.is_terminal)
     for row in kept:
-        table.add_row(*(_cell(row.get(key)) for key in columns.values()))
+        table.add_row(*(_cell(_at(row, key)) for key in columns.values()))
     if not console.is_terminal:
         console = Console(width=1000)
     console.print(table)
+
+
+def _at(row: dict[str, Any], key: str) -> object:
+    """`actor.id` is the member id of the member actor."""
+    found: Any = row
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
 def _cell(value: object) -> str:
@@ -204,7 +213,7 @@ def history(flow_id: FlowId, url: Url = None, as_json: Json = False) -> None:
         return
     columns = {
         "#": "sequence", "time": "time", "event": "kind", "task": "task", "run": "run",
-        "by": "actor_kind", "who": "actor_id", "why": "command_id",
+        "by": "actor.kind", "who": "actor.id", "why": "cause.command_id",
     }  # fmt: skip
     print_table(rows, columns, "no events")
 

@@ -24,8 +24,9 @@ def load(target: str) -> Worker:
     import sys
     from pathlib import Path
 
-    from engine.errors import InputError
     from flowtrail import Worker
+
+    from engine.errors import InputError
 
     place, _, name = target.rpartition(":")
     if not place or not name.isidentifier():
@@ -35,11 +36,14 @@ def load(target: str) -> Worker:
         if not file.is_file():
             raise InputError(f"Expected a file at {place} but there is none")
         sys.path.insert(0, str(file.parent))
-        spec = importlib.util.spec_from_file_location(file.stem, file)
+        known_as = (
+            f"flowtrail_worker_{file.stem}"  # not the stem alone, which could hide a module of that name
+        )
+        spec = importlib.util.spec_from_file_location(known_as, file)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[file.stem] = module  # dataclasses and type hints look their module up
+        sys.modules[known_as] = module  # dataclasses and type hints look their module up
         spec.loader.exec_module(module)
     else:
         sys.path.insert(0, str(Path.cwd()))
@@ -71,12 +75,17 @@ def run(
     url: Annotated[str | None, typer.Option(help="Where the API is [FLOWTRAIL_API_URL]")] = None,
 ) -> None:
     """Perform the tasks of a worker's queue until SIGTERM or Ctrl-C."""
+    import logging
+
     from cli.flows import api_key
     from engine.logs import configure
     from engine.settings import read_settings
 
     settings = read_settings(api_url=url, metrics_port=metrics_port)
     configure(settings.log_level, "worker")
+    logging.getLogger("flowtrail").setLevel(
+        settings.log_level.upper()
+    )  # what the worker takes over and gives up
     worker = load(target)
     worker.url = worker.url if url is None and worker.url else settings.api_url
     worker.api_key = worker.api_key or api_key(settings.api_key, settings.data)

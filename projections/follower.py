@@ -7,7 +7,7 @@ cut) is an error that stops the projector: starting again by itself would write 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -18,7 +18,7 @@ from projections.logged import Record
 log = structlog.get_logger("flowtrail.projections")
 
 RECORDS_MAX: Final = 5000
-GROUP: Final = "flowtrail-projections"
+_END: Final = kafka.KafkaError._PARTITION_EOF
 _LOST: Final = {
     kafka.KafkaError._AUTO_OFFSET_RESET,
     kafka.KafkaError._LOG_TRUNCATION,
@@ -41,7 +41,8 @@ class Follower:
         self._silent = False  # a complaint about Kafka was logged and nothing came since
         self.assigned: dict[int, int] = {}  # partition -> next offset
         self.ends: dict[int, int] = {}  # partition -> offset at which the end of the log was met
-        settings = {
+        settings: dict[str, Any] = {
+            "error_cb": self._complain,
             "auto.offset.reset": "error",  # see above: never start from the beginning by itself
             "queued.max.messages.kbytes": 32_768,
         }
@@ -52,7 +53,7 @@ class Follower:
                 "heartbeat.interval.ms": 1_000,
                 "partition.assignment.strategy": "range",
             }
-        self._consumer = kafka.log_consumer(servers, GROUP, **settings)
+        self._consumer = kafka.log_consumer(servers, f"{topic}-projections", **settings)
 
     def close(self) -> None:
         self._consumer.close()
@@ -60,7 +61,7 @@ class Follower:
     def start(self) -> None:
         """Raises AwayError when Kafka does not answer or the topic is missing."""
         try:
-            found = self._consumer.list_topics(self.topic, timeout=10).topics[self.topic]
+            found = self._consumer.list_topics(self.topic, timeout=5).topics[self.topic]
         except kafka.KafkaException as problem:
             raise AwayError(f"Expected Kafka to answer but {problem.args[0].str()}") from None
         if found.error is not None or not found.partitions:
@@ -84,6 +85,9 @@ class Follower:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
+        if self._silent and ((problem := first.error()) is None or problem.code() == _END):
+            self._silent = False
+            log.info("kafka answers again")
         messages = [first, *self._consumer.consume(RECORDS_MAX - 1, 0)]
         records = []
         for message in messages:
@@ -96,9 +100,6 @@ class Follower:
             records.append(
                 Record(partition, offset, message.key(), message.value(), kafka.fingerprint_of(message))
             )
-        if records and self._silent:
-            self._silent = False
-            log.info("kafka answers again")
         return records
 
     def moved(self, partition: int, next_offset: int) -> None:
@@ -132,7 +133,7 @@ class Follower:
     def _signal(self, message: kafka.Message) -> None:
         problem, partition = message.error(), message.partition()
         assert problem is not None
-        if problem.code() == kafka.KafkaError._PARTITION_EOF:
+        if problem.code() == _END:
             offset = message.offset()
             if partition in self.assigned and offset is not None:
                 self.ends[partition] = offset
@@ -144,6 +145,11 @@ class Follower:
             )
         elif problem.fatal() or problem.code() == kafka.KafkaError._FATAL:
             raise AwayError(f"Expected to read {self.topic} but {problem.str()}")
-        elif not self._silent:
+        else:
+            self._complain(problem)
+
+    def _complain(self, problem: kafka.KafkaError) -> None:
+        """The client reconnects by itself; one line tells of it until something comes again."""
+        if not self._silent:
             self._silent = True
             log.warning("kafka is away, waiting for it", problem=problem.str())

@@ -29,11 +29,23 @@ log = structlog.get_logger("flowtrail.projections")
 
 _POLL_S: Final = 0.1
 _REST_S: Final = 0.2
+# what is the record's fault or this program's, never the server's: retrying would stop the partition for ever
+_REFUSALS: Final = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,  # such as a flow id too long for an index
+    ArithmeticError,
+    TypeError,
+    ValueError,
+)
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Projector:
     """Folds topic `<prefix>events` into `postgres`. With `instance`, shares the partitions with others by a group."""
+
+    _store: Store
+    _follower: Follower
 
     def __init__(
         self,
@@ -50,11 +62,10 @@ class Projector:
         self._topic = prefix + EVENTS
         self._instance = instance
         self._failures = 0
-        self._store: Store
-        self._follower: Follower
         self._rested_at = 0.0
         self._refused = 0
         self._event_times: dict[int, int] = {}
+        self._told: set[int] = set()
 
     def run(self) -> None:
         """Returns when `stop` is set. Raises AwayError when the database is not migrated, FlowtrailError when the log
@@ -103,6 +114,11 @@ class Projector:
         if time.monotonic() - self._rested_at > _REST_S:
             self._rest()
 
+    def partitions(self) -> set[int]:
+        """Those this projector follows at the moment."""
+        follower = getattr(self, "_follower", None)
+        return set() if follower is None else set(follower.assigned)
+
     # -- writing ------------------------------------------------------------------------------------------------
 
     def _project(self, records: Sequence[Record]) -> bool:
@@ -116,7 +132,7 @@ class Projector:
             return True
         try:
             return self._write(fold_batch(records, positions))
-        except (psycopg.DataError, psycopg.IntegrityError, ArithmeticError, TypeError, ValueError) as problem:
+        except _REFUSALS as problem:
             if len(records) == 1:
                 log.error("record refused", partition=records[0].partition, offset=records[0].offset)
                 reason = f"Expected to be stored but {type(problem).__name__}: {problem}"
@@ -137,7 +153,6 @@ class Projector:
         self._failures = 0
         for partition, move in folded.moves.items():
             self._follower.moved(partition, move.next_offset)
-            metrics.POSITION.labels(str(partition)).set(move.next_offset)
             if move.event_time is not None:
                 self._event_times[partition] = move.event_time
         if folded.records:
@@ -172,11 +187,19 @@ class Projector:
         }
         if ends:
             self._write(Folded([], [], [], [], [], ends, set(), 0))
-        now = time.time()
-        for partition in follower.assigned:
+        self._tell_lag()
+
+    def _tell_lag(self) -> None:
+        now, follower = time.time(), self._follower
+        for partition in self._told - set(follower.assigned):  # another member of the group tells of them now
+            for gauge in (metrics.LAG_EVENTS, metrics.LAG_SECONDS, metrics.POSITION):
+                gauge.remove(str(partition))
+        self._told = set(follower.assigned)
+        for partition, position in follower.assigned.items():
             behind = follower.behind(partition)
             event_time = self._event_times.get(partition)
             late = now - event_time / 1_000_000 if behind and event_time is not None else 0.0
+            metrics.POSITION.labels(str(partition)).set(position)
             metrics.LAG_EVENTS.labels(str(partition)).set(behind)
             metrics.LAG_SECONDS.labels(str(partition)).set(max(late, 0.0))
 

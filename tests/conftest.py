@@ -31,6 +31,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         with containers() as (kafka, postgres):
             yield Servers(kafka, postgres)
         return
+    kafka, postgres = os.environ.get("FLOWTRAIL_KAFKA"), os.environ.get("FLOWTRAIL_POSTGRES")
+    if kafka and postgres:
+        yield Servers(kafka, postgres)
+        return
     from stack.embedded import Stack
 
     with Stack(tmp_path_factory.mktemp("stack"), ports="auto") as addresses:

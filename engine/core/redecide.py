@@ -84,21 +84,26 @@ def verify_flow(
     Gives the state at its end and what differs; an empty list is the proof. Stops at the first difference of a flow,
     because everything after it rests on it.
     """
+    before: FlowState | None = None
     state: FlowState | None = None
+    pending: list[Stored] = []
     for group in groups(events):
-        before = state
+        # links first: an event that was moved or dropped is named as that, not as a decision that lacks it
+        if (problem := _link_problem(state, group[0].event)) is not None:
+            return state, [problem]
+        if pending and (problem := _decision_problem(definition, before, pending, encode)) is not None:
+            return state, [problem]
+        before, pending = state, group
         for stored in group:
             event = stored.event
-            problem = _link_problem(state, event)
-            if problem is not None:
+            if (problem := _link_problem(state, event)) is not None:
                 return state, [problem]
             try:
                 state = evolve(state, event, digest(stored.value))
             except BrokenLog as broken:
                 return state, [Difference(event.flow_id, event.sequence, "sequence", str(broken))]
-        problem = _decision_problem(definition, before, group, encode)
-        if problem is not None:
-            return state, [problem]
+    if pending and (problem := _decision_problem(definition, before, pending, encode)) is not None:
+        return state, [problem]
     return state, []
 
 

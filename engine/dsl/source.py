@@ -30,6 +30,7 @@ from ruamel.yaml.reader import ReaderError
 
 from engine.dsl.errors import DefinitionError, Problem
 from engine.dsl.model import Json
+from engine.dsl.results import shortened
 
 BYTES_MAX: Final = 1024 * 1024
 NODES_MAX: Final = 50_000
@@ -41,6 +42,8 @@ _INT: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _TAG: Final = "tag:yaml.org,2002:"
+_LONG_TAG: Final = re.compile(r"(?:^|[\s\[{,:?-])(!\S{1024})")
+"""ruamel needs time quadratic in the length of a tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,9 @@ def escape(part: str | int) -> str:
 def parse(source: str | bytes) -> Source:
     """Reads `source`. Raises DefinitionError with the first problem: what follows it has no certain meaning."""
     text = _text(source)
+    if (tag := _LONG_TAG.search(text)) is not None:
+        line = text.count("\n", 0, tag.start(1)) + 1
+        _refuse("Expected a tag of at most 1024 characters but found a longer one", "", line, 1)
     try:
         return _Builder(YAML(typ="safe", pure=True).parse(text)).build()
     except ReaderError as problem:
@@ -91,6 +97,7 @@ def _text(source: str | bytes) -> str:
 
 
 def _refuse(message: str, pointer: str, line: int, column: int) -> NoReturn:
+    message = shortened(message)
     place = f"{pointer} (line {line}, column {column})" if pointer else f"line {line}, column {column}"
     raise DefinitionError([Problem(f"{message} at {place}", pointer, line, column)])
 
@@ -145,7 +152,9 @@ class _Builder:
     def count(self, nodes: int, event: Any, pointer: str) -> None:
         self.nodes += nodes
         if self.nodes > NODES_MAX:
-            self.refuse(f"Expected at most {NODES_MAX} values, aliases expanded, but found more", event, pointer)
+            self.refuse(
+                f"Expected at most {NODES_MAX} values, aliases expanded, but found more", event, pointer
+            )
 
     def alias(self, event: AliasEvent, pointer: str, depth: int) -> tuple[Json, int]:
         known = self.anchors.get(event.anchor)
@@ -154,7 +163,9 @@ class _Builder:
         value, nodes, levels = known
         self.count(nodes, event, pointer)
         if depth + levels > DEPTH_MAX:
-            self.refuse(f"Expected at most {DEPTH_MAX} levels, aliases expanded, but found more", event, pointer)
+            self.refuse(
+                f"Expected at most {DEPTH_MAX} levels, aliases expanded, but found more", event, pointer
+            )
         return value, levels
 
     def mapping(self, start: MappingStartEvent, pointer: str, depth: int) -> tuple[dict[str, Json], int]:
@@ -182,10 +193,14 @@ class _Builder:
             if event.anchor is not None:
                 self.anchors[event.anchor] = (value, 0, 0)
             if value == "<<" and event.style is None:
-                self.refuse("Expected a key but found a merge (<<), which YAML 1.2 does not have", event, pointer)
+                self.refuse(
+                    "Expected a key but found a merge (<<), which YAML 1.2 does not have", event, pointer
+                )
         if not isinstance(value, str):
             shown = event.value if isinstance(event, ScalarEvent) else "a collection"
-            self.refuse(f"Expected a key that is a string but found {shown} (put it in quotes)", event, pointer)
+            self.refuse(
+                f"Expected a key that is a string but found {shown} (put it in quotes)", event, pointer
+            )
         return value
 
     def sequence(self, start: SequenceStartEvent, pointer: str, depth: int) -> tuple[list[Json], int]:

@@ -20,7 +20,27 @@ JOINTS_MAX: Final = 500
 Kind = Literal["name", "key", "variable", "field", "string", "number", "format", "operator", "open", "close"]
 
 _KEYWORDS: Final = frozenset(
-    "and or def if then elif else end as reduce foreach try catch label break import include module __loc__".split()
+    [
+        "and",
+        "or",
+        "def",
+        "if",
+        "then",
+        "elif",
+        "else",
+        "end",
+        "as",
+        "reduce",
+        "foreach",
+        "try",
+        "catch",
+        "label",
+        "break",
+        "import",
+        "include",
+        "module",
+        "__loc__",
+    ]
 )
 _PREFIXES: Final = frozenset({"def", "as", "try", "label", "reduce", "foreach", "and", "or", "if", "elif"})
 _SCAN: Final = re.compile(
@@ -60,7 +80,8 @@ def tokenize(program: str) -> list[Token]:
         raise FormError(f"Expected an expression of at most {PROGRAM_BYTES_MAX} bytes but found {size}")
     tokens = _Lexer(program).run()
     joints = sum(
-        t.text in _PREFIXES if t.kind == "name" else t.kind == "operator" and t.text not in ".:" for t in tokens
+        t.text in _PREFIXES if t.kind == "name" else t.kind == "operator" and t.text not in ".:"
+        for t in tokens
     )
     if joints > JOINTS_MAX:
         raise FormError(f"Expected an expression of at most {JOINTS_MAX} operators but found {joints}")
@@ -143,7 +164,10 @@ class _Lexer:
         if not self.brackets or self.brackets[-1] != "{":
             return False
         before = self.tokens[-1]
-        if not (before.text == "{" and before.kind == "open" or before.text == "," and before.kind == "operator"):
+        if not (
+            (before.text == "{" and before.kind == "open")
+            or (before.text == "," and before.kind == "operator")
+        ):
             return False
         following = self.program[self.position :].lstrip()[:1]
         if following == ":":

@@ -134,7 +134,10 @@ class Partition:
     def _open(self) -> Any:
         self._writer.open()
         try:
-            return self._load()
+            restored = self._load()
+            if restored.from_log:
+                self._writer.write(records.rebuilt(restored.states, restored.position, _now()))
+            return restored
         except ProducerLost:
             raise
         except Exception as problem:

@@ -7,11 +7,12 @@ subscriber needs no Avro to route them. Snapshots and the position are written w
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 from engine.core.batch import Batch, DeadLetter
+from engine.core.evolve import FlowState
 from engine.runtime import topics
 from schemas import messages as m
 from schemas.codec import encode_rejection, encode_snapshot, encode_task
@@ -103,6 +104,16 @@ def records_of(batch: Batch, prefix: str, now: int) -> Iterator[Produce]:
     for flow_id, state in batch.overlay.items():
         yield topics.STATE, flow_id.encode(), encode_snapshot(state), _SNAPSHOT
     yield position(batch.last_offset, now)
+
+
+def rebuilt(states: Mapping[str, FlowState], offset: int, now: int) -> Iterator[Produce]:
+    """A whole partition's snapshots, the position last: what a fold of the log must write before it works.
+
+    Otherwise the next owner would find the position of later batches and only the flows these changed.
+    """
+    for flow_id, state in states.items():
+        yield topics.STATE, flow_id.encode(), encode_snapshot(state), _SNAPSHOT
+    yield position(offset, now)
 
 
 def position(offset: int, now: int) -> Produce:

@@ -15,7 +15,7 @@ from engine.core.evolve import FlowState, digest, evolve
 from engine.core.redecide import Stored as StoredEvent
 from engine.core.redecide import verify_flow
 from engine.dsl.model import Definition
-from engine.runtime.records import POSITION_KEY, records_of
+from engine.runtime.records import POSITION_KEY, rebuilt, records_of
 from engine.runtime.topics import partition_of
 from engine.simulation.log import Fenced, PartitionLog, Stored
 from schemas import messages as m
@@ -156,6 +156,8 @@ class World:
         if self.rng.random() < 0.1:
             log.state.clear()  # the state topic is a cache and may be deleted
         states, position = self._restore(log)
+        if log.position is None and position >= 0:
+            log.commit(epoch, list(rebuilt(states, position, self.clock)))
         self.owners[partition] = Owner(self.rng.randrange(3), epoch, states, position)
 
     def _restore(self, log: PartitionLog) -> tuple[dict[str, FlowState], int]:

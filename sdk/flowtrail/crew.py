@@ -163,9 +163,11 @@ class Crew(Generic[J]):
             task.add_done_callback(self._tasks.discard)
 
     async def _await_one(self, job: J) -> None:
-        await self._perform_async(job)
-        with self._lock:
-            self._ended()
+        try:
+            await self._perform_async(job)
+        finally:
+            with self._lock:
+                self._ended()
 
     def _cancel_all(self) -> None:
         loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ unless the function has `**rest`; a function without parameters gets nothing.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 import typing
@@ -129,14 +130,15 @@ class Function:
 
     async def perform_async(self, raw: bytes, context: TaskContext) -> Outcome:
         """Awaits an async function. Raises only CancelledError, when the worker's loop is torn down."""
-        import asyncio
-
         try:
             positional, keywords = self.arguments(raw, context)
             return to_json(await self.call(*positional, **keywords), "a result")
-        except (asyncio.CancelledError, GeneratorExit):
+        except GeneratorExit:
             raise
         except BaseException as error:
+            current = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling():
+                raise  # the loop is torn down; without this, the function itself gave up, which is an outcome
             return failure_of(error)
 
     # -- compiling the signature --------------------------------------------------------------------------------

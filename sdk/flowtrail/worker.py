@@ -65,9 +65,7 @@ class Worker:
         metrics_port: int = 0,
     ) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", queue):
-            raise InputError(
-                f"Expected a queue's name of a-z, 0-9, '.', '_' and '-' but found {queue!r}"
-            )
+            raise InputError(f"Expected a queue's name of a-z, 0-9, '.', '_' and '-' but found {queue!r}")
         self.queue = queue
         self.url = url
         self.api_key = api_key

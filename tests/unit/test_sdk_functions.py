@@ -270,6 +270,15 @@ def test_async_functions_are_awaited() -> None:
     )
 
 
+def test_an_async_function_that_gives_itself_up_has_failed() -> None:
+    async def f() -> None:
+        raise asyncio.CancelledError("enough")
+
+    assert asyncio.run(Function("f", f).perform_async(b"{}", CONTEXT)) == Failure(
+        RUNTIME, 500, "CancelledError", "enough"
+    )
+
+
 def test_an_object_with_an_async_call_counts_as_async() -> None:
     class Charge:
         async def __call__(self, amount: int) -> int:

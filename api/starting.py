@@ -1,0 +1,289 @@
+"""`POST /flows` and `POST /flows/{id}/cancel`: requests that become commands.
+
+A start answers when the broker has the command; the engine decides it later. With an Idempotency-Key the flow's and
+the command's ids are functions of that key, so that every repetition, after whatever crash, asks for the same flow
+once: the engine takes a command id once, and the kept claim tells another request under the same key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import bodies
+from api.errors import Conflict, Invalid, NotFound, TooLarge
+from api.ports import Claim, Outcome
+from api.positions import read_tokens, token
+from api.wiring import Api, api_of, caller_of
+from engine.core.decide import FLOW_ID, PAYLOAD_BYTES_MAX
+from engine.dsl.model import Definition
+from engine.errors import AwayError
+from engine.runtime.topics import COMMANDS, partition_of
+from projections.queries import get_flow
+from schemas import messages as m
+from schemas.codec import SCHEMA_HEADER, encode_command
+from schemas.registry import newest
+
+WAIT_DEFAULT_S: Final = 30.0
+WAIT_MAX_S: Final = 60.0
+REASON_LENGTH_MAX: Final = 1000
+_APPEAR_S: Final = 1.0
+_KEY_LENGTH_MAX: Final = 255
+_FINGERPRINT: Final = newest("command").fingerprint
+
+
+class StartRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`definition` is namespace/name (its newest version) or namespace/name@version; `input` any JSON value."""
+
+    definition: str
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+    id: str | None = None
+
+
+class CancelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reason: str | None = None
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """`position` is what a read's min_position takes to see this command's consequences."""
+
+    id: str
+    definition: str
+    command_id: str
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ids:
+    flow: str
+    command: str
+
+
+# -- start ----------------------------------------------------------------------------------------------------------
+
+
+async def start_flow(request: Request) -> Response:
+    bodies.refuse_unknown(request, ("wait", "timeout"))
+    waits = wait_of(request)
+    api = api_of(request)
+    body = await request.body()
+    asked = bodies.json_body(body, bodies.media_type(request), StartRequest)
+    data = bytes(asked.input)
+    _check_id(asked.id)
+    definition = await resolve(api, asked.definition)
+    _check_input(definition, data)
+    ids, repeated = await _ids(api, request, asked, body)
+    if repeated is not None:
+        accepted = repeated
+    else:
+        accepted = await _start(api, request, definition, ids, data)
+    if waits is not None and (done := await _wait(api, accepted, waits)) is not None:
+        return done
+    headers = {"Location": f"/flows/{quote(accepted.id, safe=':')}"}
+    return Response(msgspec.json.encode(accepted), 202, media_type=bodies.JSON, headers=headers)
+
+
+def wait_of(request: Request) -> float | None:
+    """How long the caller wants to wait for the flow's end, None when it does not."""
+    timeout = bodies.number(request, "timeout", WAIT_DEFAULT_S, 0, WAIT_MAX_S)
+    match request.query_params.get("wait"):
+        case None:
+            return None
+        case "completed":
+            return timeout
+        case other:
+            raise Invalid(
+                f"Expected wait=completed but found wait={other[:100]}", slug="invalid-parameter"
+            )
+
+
+async def resolve(api: Api, reference: str) -> Definition:
+    """The definition a start names. One published a moment ago, by whichever process, is found."""
+    found = api.ports.definitions.find(reference)
+    if found is None:
+        caught_up = await api.catching_up.get(None)
+        found = api.ports.definitions.find(reference)
+        if found is None and not caught_up:
+            raise AwayError("Expected to have read every definition but Kafka does not answer")
+    if found is None:
+        raise Invalid(
+            f"Expected a published definition but found {reference[:200]!r}", slug="unknown-definition"
+        )
+    return found
+
+
+def _check_id(flow_id: str | None) -> None:
+    if flow_id is not None and FLOW_ID.fullmatch(flow_id) is None:
+        raise Invalid(
+            "Expected a flow id that begins with a letter or digit and has at most 128 of A-Z a-z 0-9 . _ : - "
+            f"but found {flow_id[:200]!r}",
+            slug="invalid-body",
+            problems=[{"message": "Expected a flow id", "pointer": "/id"}],
+        )
+
+
+def _check_input(definition: Definition, data: bytes) -> None:
+    if len(data) > PAYLOAD_BYTES_MAX:
+        raise TooLarge(
+            f"Expected an input of at most {PAYLOAD_BYTES_MAX} bytes but found {len(data)}",
+            slug="payload-too-large",
+        )
+    value = bodies.check_json(data, "a JSON input")
+    schema = definition.input.schema
+    if schema is not None and (problem := schema.problem(value)) is not None:
+        raise Invalid(
+            f"Expected an input that {definition.id} accepts but: {problem}",
+            slug="invalid-input",
+            problems=[{"message": problem, "pointer": "/input"}],
+        )
+
+
+async def _ids(
+    api: Api, request: Request, asked: StartRequest, body: bytes
+) -> tuple[_Ids, Accepted | None]:
+    """The ids of this start; and what to answer when the flow runs already because the request is a repetition."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        ids = _Ids(asked.id or _new_id(), _new_id())
+    else:
+        if not 1 <= len(key) <= _KEY_LENGTH_MAX or not key.isprintable():
+            raise Invalid(
+                f"Expected an Idempotency-Key of 1 to {_KEY_LENGTH_MAX} printable characters but found {key[:100]!r}",
+                slug="invalid-parameter",
+            )
+        ids = await _claimed(api, caller_of(request).id, key, asked.id, body)
+    if key is None and asked.id is None:
+        return ids, None
+    starter = await api.starters.get(ids.flow)
+    if starter is None:
+        return ids, None
+    if starter != ids.command:
+        raise Conflict(f"Expected a flow id not in use but flow {ids.flow} exists", slug="flow-exists")
+    return ids, await _running(api, ids)
+
+
+async def _claimed(api: Api, key_id: str, key: str, flow_id: str | None, body: bytes) -> _Ids:
+    derived = hashlib.sha256(f"{key_id}\0{key}".encode()).hexdigest()[:32]
+    wanted = Claim(key_id, key, hashlib.sha256(body).digest(), flow_id or derived, f"{derived}-start")
+    kept = await api.claims.get(wanted)
+    assert kept is not None
+    if kept.request_hash != wanted.request_hash:
+        raise Invalid(
+            "Expected the same request under the same Idempotency-Key but its body differs from the first",
+            slug="idempotency-key-reused",
+        )
+    return _Ids(kept.flow_id, kept.command_id)
+
+
+async def _running(api: Api, ids: _Ids) -> Accepted:
+    """The first answer again. The read model knows the flow, so its present position is late enough."""
+    flow = await api.ports.reads.ask(get_flow(ids.flow))
+    assert flow is not None
+    position = (await api.positions.now()).get(flow.partition, 0)
+    return Accepted(ids.flow, flow.definition, ids.command, token(flow.partition, max(position, 0)))
+
+
+async def _start(
+    api: Api, request: Request, definition: Definition, ids: _Ids, data: bytes
+) -> Accepted:
+    body = m.StartFlow(definition=definition.id, input=data)
+    position = await _send(api, request, ids, body)
+    return Accepted(ids.flow, definition.id, ids.command, position)
+
+
+async def _wait(api: Api, accepted: Accepted, timeout_s: float) -> Response | None:
+    """The ended flow, or None when the time is over. Raises Conflict or Invalid when the engine refused the start."""
+    outcome = await api.waiters.ended(accepted.id, accepted.command_id, timeout_s)
+    if outcome is None:
+        return None
+    if outcome.code is not None:
+        raise refusal_of(outcome)
+    flow = await api.ports.reads.ask(get_flow(accepted.id))
+    headers = await api.positions.header(partition_of(accepted.id, api.positions.partitions))
+    return Response(msgspec.json.encode(flow), 200, media_type=bodies.JSON, headers=headers)
+
+
+def refusal_of(outcome: Outcome) -> Conflict | Invalid:
+    text = outcome.reason or "Expected the engine to take the command but it refused it"
+    if outcome.code == "flow-exists":
+        return Conflict(text, slug="flow-exists")
+    return Invalid(text, slug=outcome.code)
+
+
+# -- cancel ---------------------------------------------------------------------------------------------------------
+
+
+async def cancel_flow(request: Request, flow_id: str) -> Response:
+    """A flow started a moment ago may not be in the read model yet: it is waited for before it is called unknown."""
+    api = api_of(request)
+    body = await request.body()
+    asked = bodies.json_body(body or b"{}", bodies.media_type(request), CancelRequest)
+    if asked.reason is not None and len(asked.reason) > REASON_LENGTH_MAX:
+        raise Invalid(
+            f"Expected a reason of at most {REASON_LENGTH_MAX} characters but found {len(asked.reason)}",
+            slug="invalid-body",
+            problems=[{"message": "Expected a shorter reason", "pointer": "/reason"}],
+        )
+    flow = await api.ports.reads.ask(get_flow(flow_id))
+    if flow is None and FLOW_ID.fullmatch(flow_id) is not None:
+        await api.waiters.ended(flow_id, None, _APPEAR_S)
+        flow = await api.ports.reads.ask(get_flow(flow_id))
+    if flow is None:
+        raise unknown_flow(flow_id)
+    if flow.ended_at is not None:
+        raise Conflict(f"Expected a running flow but flow {flow_id} is {flow.status}", slug="flow-ended")
+    key = request.headers.get("idempotency-key")
+    derived = hashlib.sha256(f"{caller_of(request).id}\0{flow_id}\0{key}".encode()).hexdigest()[:32]
+    ids = _Ids(flow_id, _new_id() if key is None else f"{derived}-cancel")
+    position = await _send(api, request, ids, m.CancelFlow(asked.reason))
+    accepted = Accepted(flow_id, flow.definition, ids.command, position)
+    return Response(msgspec.json.encode(accepted), 202, media_type=bodies.JSON)
+
+
+def unknown_flow(flow_id: str) -> NotFound:
+    return NotFound(
+        f"Expected a flow but found none with id {flow_id[:200]!r}; one started a moment ago is seen with "
+        "min_position=<position of its start>",
+        slug="unknown-flow",
+    )
+
+
+# -- both -----------------------------------------------------------------------------------------------------------
+
+
+async def _send(api: Api, request: Request, ids: _Ids, body: m.StartFlow | m.CancelFlow) -> str:
+    """Produces the command; its position once the broker has it."""
+    trace = bodies.traceparent(request)
+    command = m.Command(
+        command_id=ids.command,
+        flow_id=ids.flow,
+        time=time.time_ns() // 1000,
+        actor=m.Actor("user", caller_of(request).id),
+        body=body,
+        trace=trace,
+    )
+    headers = [(SCHEMA_HEADER, _FINGERPRINT)]
+    if trace is not None:
+        headers.append(("traceparent", trace.encode()))
+    return token(*await api.ports.log.send(COMMANDS, ids.flow, encode_command(command), headers))
+
+
+async def see_position(request: Request) -> None:
+    """Waits for `min_position`, when the request has one."""
+    wanted = request.query_params.get("min_position")
+    if wanted is not None:
+        api = api_of(request)
+        await api.positions.reached(read_tokens(wanted, api.positions.partitions))
+
+
+def _new_id() -> str:
+    """32 hexadecimal digits that sort by time (to the millisecond), 80 bits of them random."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

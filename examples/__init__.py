@@ -1,0 +1,1 @@
+"""Examples that run: one folder each, with a definition, its worker and where its input comes from."""
