@@ -69,6 +69,7 @@ ANSWERS: Final[tuple[tuple[type[Exception], int, str, str], ...]] = (
     (Behind, 503, "position-not-reached", "The read model has not come that far"),
     (AwayError, 503, "server-away", "A server does not answer"),
     (psycopg.errors.UndefinedTable, 503, "not-initialized", "The database was not initialized"),
+    (psycopg.DataError, 422, "invalid-request", "The request is not valid"),
     (psycopg.OperationalError, 503, "server-away", "A server does not answer"),
     (FlowtrailError, 500, "defect", "A defect of Flowtrail"),
     (Exception, 500, "defect", "A defect of Flowtrail"),

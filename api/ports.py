@@ -45,6 +45,16 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What a claim's key stands for; `fresh` when this very claim was the first."""
+
+    request_hash: bytes
+    flow_id: str
+    command_id: str
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a waited-for flow came to its end: it ended, or its start was refused (`code`, `reason`)."""
 
@@ -61,7 +71,7 @@ class Store(Protocol):
 
     async def key_used(self, key_id: str) -> None: ...
 
-    async def claim(self, claims: Sequence[Claim]) -> dict[tuple[str, str], Claim]:
+    async def claim(self, claims: Sequence[Claim]) -> dict[tuple[str, str], Kept]:
         """Keeps each claim unless its key was claimed before; (key id, idempotency key) -> what is kept."""
 
     async def claim_definition(self, definition: str, digest: bytes) -> bytes:

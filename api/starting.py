@@ -7,6 +7,7 @@ once: the engine takes a command id once, and the kept claim tells another reque
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import time
@@ -36,6 +37,7 @@ WAIT_DEFAULT_S: Final = 30.0
 WAIT_MAX_S: Final = 60.0
 REASON_LENGTH_MAX: Final = 1000
 _APPEAR_S: Final = 1.0
+_APPEAR_PAUSE_S: Final = 0.01
 _KEY_LENGTH_MAX: Final = 255
 _FINGERPRINT: Final = newest("command").fingerprint
 
@@ -151,6 +153,7 @@ async def _ids(
 ) -> tuple[_Ids, Accepted | None]:
     """The ids of this start; and what to answer when the flow runs already because the request is a repetition."""
     key = request.headers.get("idempotency-key")
+    fresh = True
     if key is None:
         ids = _Ids(asked.id or _new_id(), _new_id())
     else:
@@ -159,9 +162,9 @@ async def _ids(
                 f"Expected an Idempotency-Key of 1 to {_KEY_LENGTH_MAX} printable characters but found {key[:100]!r}",
                 slug="invalid-parameter",
             )
-        ids = await _claimed(api, caller_of(request).id, key, asked.id, body)
-    if key is None and asked.id is None:
-        return ids, None
+        ids, fresh = await _claimed(api, caller_of(request).id, key, asked.id, body)
+    if fresh and asked.id is None:
+        return ids, None  # nobody can have started it
     starter = await api.starters.get(ids.flow)
     if starter is None:
         return ids, None
@@ -170,7 +173,7 @@ async def _ids(
     return ids, await _running(api, ids)
 
 
-async def _claimed(api: Api, key_id: str, key: str, flow_id: str | None, body: bytes) -> _Ids:
+async def _claimed(api: Api, key_id: str, key: str, flow_id: str | None, body: bytes) -> tuple[_Ids, bool]:
     derived = hashlib.sha256(f"{key_id}\0{key}".encode()).hexdigest()[:32]
     wanted = Claim(key_id, key, hashlib.sha256(body).digest(), flow_id or derived, f"{derived}-start")
     kept = await api.claims.get(wanted)
@@ -180,7 +183,7 @@ async def _claimed(api: Api, key_id: str, key: str, flow_id: str | None, body: b
             "Expected the same request under the same Idempotency-Key but its body differs from the first",
             slug="idempotency-key-reused",
         )
-    return _Ids(kept.flow_id, kept.command_id)
+    return _Ids(kept.flow_id, kept.command_id), kept.fresh
 
 
 async def _running(api: Api, ids: _Ids) -> Accepted:
@@ -233,8 +236,7 @@ async def cancel_flow(request: Request, flow_id: str) -> Response:
             problems=[{"message": "Expected a shorter reason", "pointer": "/reason"}],
         )
     flow = await api.ports.reads.ask(get_flow(flow_id))
-    if flow is None and FLOW_ID.fullmatch(flow_id) is not None:
-        await api.waiters.ended(flow_id, None, _APPEAR_S)
+    if flow is None and FLOW_ID.fullmatch(flow_id) is not None and await _appears(api, flow_id):
         flow = await api.ports.reads.ask(get_flow(flow_id))
     if flow is None:
         raise unknown_flow(flow_id)
@@ -246,6 +248,16 @@ async def cancel_flow(request: Request, flow_id: str) -> Response:
     position = await _send(api, request, ids, m.CancelFlow(asked.reason))
     accepted = Accepted(flow_id, flow.definition, ids.command, position)
     return Response(msgspec.json.encode(accepted), 202, media_type=bodies.JSON)
+
+
+async def _appears(api: Api, flow_id: str) -> bool:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _APPEAR_S
+    while await api.starters.get(flow_id) is None:
+        if loop.time() > end:
+            return False
+        await asyncio.sleep(_APPEAR_PAUSE_S)
+    return True
 
 
 def unknown_flow(flow_id: str) -> NotFound:

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from api.ports import Claim, Outcome, StoredKey
+from api.ports import Claim, Kept, Outcome, StoredKey
 from api.statements import statements
 from engine.errors import AwayError
 from projections.migrations import released
@@ -32,7 +32,7 @@ class PostgresStore:
     async def key_used(self, key_id: str) -> None:
         await self._run("key_used", {"key_id": key_id}, durable=False)
 
-    async def claim(self, claims: Sequence[Claim]) -> dict[tuple[str, str], Claim]:
+    async def claim(self, claims: Sequence[Claim]) -> dict[tuple[str, str], Kept]:
         parameters = {
             "key_ids": [claim.key_id for claim in claims],
             "idempotency_keys": [claim.idempotency_key for claim in claims],
@@ -41,7 +41,7 @@ class PostgresStore:
             "command_ids": [claim.command_id for claim in claims],
         }
         rows = await self._run("claim", parameters, durable=False)
-        return {(row[0], row[1]): Claim(row[0], row[1], bytes(row[2]), row[3], row[4]) for row in rows}
+        return {(row[0], row[1]): Kept(bytes(row[2]), *row[3:]) for row in rows}
 
     async def claim_definition(self, definition: str, digest: bytes) -> bytes:
         rows = await self._run("claim_definition", {"definition": definition, "hash": digest})

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from api.gathered import Gathered
 from api.keyring import Caller, Keyring
-from api.ports import Claim, Ports
+from api.ports import Claim, Kept, Ports
 from api.positions import Positions
 from api.waiters import Waiters
 from engine.runtime.topics import EVENTS
@@ -25,7 +25,7 @@ class Api:
     keyring: Keyring
     waiters: Waiters
     positions: Positions
-    claims: Gathered[Claim, Claim]
+    claims: Gathered[Claim, Kept]
     starters: Gathered[str, str]
     catching_up: Gathered[None, bool]
 
@@ -33,7 +33,7 @@ class Api:
 def wire(settings: Settings, ports: Ports) -> Api:
     store, definitions = ports.store, ports.definitions
 
-    async def claim(wanted: list[Claim]) -> Mapping[Claim, Claim]:
+    async def claim(wanted: list[Claim]) -> Mapping[Claim, Kept]:
         # one row a key in one statement; two different requests under one key both see what was kept
         first = {(claim.key_id, claim.idempotency_key): claim for claim in reversed(wanted)}
         kept = await store.claim(list(first.values()))

@@ -75,7 +75,7 @@ def publish(files: Files, url: Url = None, as_json: Json = False) -> None:
             answer = client.publish(_text(file, source))
             answers.append(answer)
             if not as_json:
-                typer.echo(f"{file}: {answer.get('id')} published")
+                typer.echo(f"{file}: {answer['definition']} published")
     if as_json:
         print_json(answers)
 
@@ -98,7 +98,13 @@ def list_(url: Url = None, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        columns = {"definition": "id", "title": "title", "published": "published_at", "by": "published_by"}
+        columns = {
+            "definition": "definition",
+            "title": "title",
+            "queues": "queues",
+            "published": "published_at",
+            "by": "published_by",
+        }
         print_table(rows, columns, "no definitions")
 
 
@@ -108,10 +114,11 @@ def get(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Print a published document; without a version the versions there are."""
+    """Print a published document as JSON; without a version list the versions there are."""
     with connect(url) as client:
         answer = client.definition(reference)
-    if as_json or "document" not in answer:
+    if as_json or "@" in reference:
         print_json(answer)
     else:
-        print_json(answer["document"])
+        columns = {"version": "version", "published": "published_at", "by": "published_by", "hash": "hash"}
+        print_table(answer["versions"], columns, "no versions")

@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -71,3 +71,103 @@ def demo(
         _print_json(outcome)
     if outcome.differences:
         raise typer.Exit(1)
+
+
+def _checked(ports: str | None) -> str | None:
+    if ports not in (None, "default", "auto"):
+        from engine.errors import InputError
+
+        raise InputError(f"Expected --ports to be default or auto but found {ports!r}")
+    return ports
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM unwinds as Ctrl-C does, so that everything is stopped in order."""
+    raise KeyboardInterrupt
+
+
+def _generate(data: Path) -> Path:
+    from examples.permit.generate import CASES, SEED, write_log
+
+    log = data / _GENERATED
+    write_log(log)
+    _say(
+        f"no --input and no {REAL_LOG.name} in ../shared/data: generated {CASES} cases of the same shape (seed {SEED})"
+    )
+    return log
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_outcome(outcome: Outcome, installation: DemoInstallation, *, as_json: bool, once: bool) -> None:
+    """The table and what to do next: on standard output, unless that is for the JSON object."""
+    from rich.console import Console
+
+    console = Console(stderr=as_json, highlight=False)
+    console.print(_table(outcome))
+    for difference in outcome.differences:
+        console.print(f"differs: {difference}", markup=False, soft_wrap=True)
+    if once:
+        console.print(
+            f"look again: flowtrail up --data {_shown(installation.data)}", markup=False, soft_wrap=True
+        )
+        return
+    for line in _next_steps(outcome, installation):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _table(outcome: Outcome) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"{outcome.flows} permit cases", title_justify="left")
+    table.add_column("branch")
+    table.add_column("flows", justify="right")
+    table.add_column("expected", justify="right")
+    branches = list(outcome.expected_by_branch)
+    branches += [name for name in sorted(outcome.by_branch) if name not in outcome.expected_by_branch]
+    for name in branches:
+        flows, expected = outcome.by_branch.get(name, 0), outcome.expected_by_branch.get(name, 0)
+        table.add_row(name, str(flows), str(expected), style=None if flows == expected else "red")
+    table.add_section()
+    table.add_row("completed", str(outcome.completed))
+    table.add_row("faulted", str(outcome.faulted))
+    table.add_row("verified by replay", str(outcome.replay_verified), str(outcome.flows))
+    table.add_section()
+    table.add_row("flows/s", f"{outcome.flows_per_second:.0f}")
+    table.add_row("flow time p50", f"{outcome.p50_ms:.0f} ms")
+    table.add_row("flow time p99", f"{outcome.p99_ms:.0f} ms")
+    return table
+
+
+def _next_steps(outcome: Outcome, installation: DemoInstallation) -> list[str]:
+    data = _shown(installation.data)
+    enter = f". {data}/env"
+    return [
+        "",
+        "Try next, in another terminal:",
+        f"  {enter} && flowtrail flows list --limit 5",
+        f"  {enter} && flowtrail replay flow {outcome.first_id}",
+        f'  {enter} && curl -H "Authorization: Bearer $FLOWTRAIL_API_KEY" {installation.api_url}/flows/{outcome.first_id}/history',
+        "",
+        *(f"{name:<20} {url}" for name, url in installation.urls.items()),
+        f"{'API key':<20} {data}/api-key",
+        "",
+        "Ctrl-C stops everything.",
+    ]
+
+
+def _shown(data: Path) -> str:
+    """As short as the shell understands it from where the user stands."""
+    import shlex
+
+    path = data.relative_to(Path.cwd()) if data.is_relative_to(Path.cwd()) else data
+    return shlex.quote(str(path))
+
+
+def _print_json(outcome: Outcome) -> None:
+    import json
+    from dataclasses import asdict
+
+    print(json.dumps(asdict(outcome)), flush=True)

@@ -39,7 +39,12 @@ class Jar:
 
 def locked_jars() -> tuple[Jar, ...]:
     lines = (line for line in LOCK.read_text().splitlines() if line and not line.startswith("#"))
-    return tuple(Jar(*name.split(":"), sha256) for name, sha256 in (line.split() for line in lines))
+    jars = []
+    for line in lines:
+        name, sha256 = line.split()
+        group, artifact, version = name.split(":")
+        jars.append(Jar(group, artifact, version, sha256))
+    return tuple(jars)
 
 
 def cache_folder() -> Path:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from stack.errors import Refused
 
@@ -46,9 +46,9 @@ def is_free(port: int) -> bool:
     return True
 
 
-def pick(avoid: frozenset[int] = frozenset()) -> int:
+def free_port(avoid: frozenset[int] = frozenset()) -> int:
     """A free port outside `avoid`."""
-    for port in random.sample(range(FREE_FIRST, FREE_LAST), 500):  # noqa: S311: no secret
+    for port in random.sample(range(FREE_FIRST, FREE_LAST), 500):
         if port not in avoid and is_free(port):
             return port
     raise Refused(
@@ -63,7 +63,7 @@ def choose(previous: Mapping[str, int]) -> Ports:
     for field in fields(Ports):
         port = previous.get(field.name, 0)
         if not port or port in taken or not is_free(port):
-            port = pick(frozenset(taken))
+            port = free_port(frozenset(taken))
         taken.add(port)
         chosen[field.name] = port
     return Ports(**chosen)

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from stack.errors import StackError
 from stack.ports import HOST
@@ -28,7 +28,7 @@ from stack.state import write_private
 from stack.supervisor import Child
 
 USER = DATABASE = "flowtrail"
-PASSWORD_FILE = "postgres-password"  # noqa: S105: a file's name
+PASSWORD_FILE = "postgres-password"  # noqa: S105
 INIT_DEADLINE_S = 120
 OUTSIDE = Path("/var/lib/flowtrail")
 OUTSIDE_TEMPORARY = "flowtrail-cluster-"
@@ -80,6 +80,10 @@ def cluster_folder(data: Path, owner: Account) -> Path:
     else:
         outside = OUTSIDE / name
     outside.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if outside.is_symlink() or outside.stat().st_uid != os.geteuid():
+        raise StackError(
+            f"Expected {outside} to be a folder of our own for the cluster but somebody else laid it"
+        )
     (outside / "belongs-to").write_text(f"{data}\n")
     return outside / "cluster"
 

@@ -107,9 +107,7 @@ def runs_as(folder: Path, owner: tuple[int, int] | None) -> bool:
 def _candidates() -> Iterator[Path]:
     config = shutil.which("pg_config")
     if config:
-        answer = subprocess.run(
-            [config, "--bindir"], capture_output=True, text=True, timeout=30, check=False
-        )
+        answer = subprocess.run([config, "--bindir"], capture_output=True, text=True, timeout=30, check=False)
         if answer.returncode == 0:
             yield Path(answer.stdout.strip())
     for name in ("pg_ctl", "initdb"):

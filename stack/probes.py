@@ -43,12 +43,12 @@ def postgres_answers(url: str, timeout_s: float = 2.0) -> bool:
             link.settimeout(timeout_s)
             link.sendall(struct.pack(">i", len(body) + 4) + body)
             kind = _read(link, 1)
-            if kind != b"E":
-                return kind == b"R"
             size = struct.unpack(">i", _read(link, 4))[0]
-            return STARTING_UP not in _read(link, min(size - 4, 65_536))
-    except (OSError, EOFError, ValueError):
+            # read to its end: closing on unread bytes is a reset, which the server logs
+            answer = _read(link, min(size - 4, 65_536))
+    except (OSError, EOFError, ValueError, struct.error):
         return False
+    return kind == b"R" or (kind == b"E" and STARTING_UP not in answer)
 
 
 def http_answers(url: str, timeout_s: float = 2.0) -> bool:

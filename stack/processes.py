@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
+
+from stack.errors import Refused
 
 # The kernel counts from boot, and the time of boot moves when the clock is corrected. No pid comes round again
 # within two seconds.
@@ -40,17 +42,21 @@ class Identity:
     def alive(self) -> bool:
         try:
             process = psutil.Process(self.pid)
-            return (
-                abs(process.create_time() - self.started) < START_TOLERANCE_S
-                and process.status() != psutil.STATUS_ZOMBIE
-            )
+            same = abs(process.create_time() - self.started) < START_TOLERANCE_S
+            return same and bool(process.status() != psutil.STATUS_ZOMBIE)
         except psutil.Error:
             return False
 
     def send(self, number: int) -> None:
         if self.alive():
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.kill(self.pid, number)
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                raise Refused(
+                    f"Expected to be allowed to stop process {self.pid} but it is another user's"
+                ) from None
 
 
 def stop(identity: Identity, number: int = signal.SIGTERM, deadline_s: float = 20.0) -> bool:

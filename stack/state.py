@@ -10,12 +10,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stack.errors import Refused
-from stack.processes import Identity
+from stack.processes import POLL_S, Identity
 
 STATE_FILE = "stack.json"
 LOCK_FILE = "stack.lock"
@@ -86,19 +87,21 @@ class Lock:
         self._path = data / LOCK_FILE
         self._descriptor: int | None = None
 
-    def take(self) -> None:
-        """Raises Refused when another process has it."""
+    def take(self, patience_s: float = 0.0) -> None:
+        """Raises Refused when another process still has it after `patience_s`."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        end = time.monotonic() + patience_s
+        while not _try_lock(descriptor):
+            if time.monotonic() < end:
+                time.sleep(POLL_S)
+                continue
             owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
             data = self._path.parent
             raise Refused(
                 f"Expected nobody else to run the stack of {data} but process {owner} does; "
                 f"`flowtrail down --data {data}` stops it, `flowtrail status --data {data}` shows it"
-            ) from None
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         self._descriptor = descriptor
@@ -108,3 +111,10 @@ class Lock:
             os.close(self._descriptor)
             self._descriptor = None
 
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

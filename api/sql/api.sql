@@ -25,7 +25,7 @@ INSERT INTO flowtrail_api.idempotency_keys AS i (key_id, idempotency_key, reques
 SELECT * FROM unnest(%(key_ids)s::text[], %(idempotency_keys)s::text[], %(request_hashes)s::bytea[],
                      %(flow_ids)s::text[], %(command_ids)s::text[])
 ON CONFLICT (key_id, idempotency_key) DO UPDATE SET key_id = i.key_id
-RETURNING key_id, idempotency_key, request_hash, flow_id, command_id
+RETURNING key_id, idempotency_key, request_hash, flow_id, command_id, xmax = 0
 
 -- claim_definition --
 INSERT INTO flowtrail_api.definitions AS d (definition, hash) VALUES (%(definition)s, %(hash)s)

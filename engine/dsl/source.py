@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
+import orjson
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
@@ -46,6 +47,10 @@ _LONG_TAG: Final = re.compile(r"(?:^|[\s\[{,:?-])(!\S{1024})")
 """ruamel needs time quadratic in the length of a tag."""
 
 
+_NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""Characters that JSON strings may hold as they are, and that YAML refuses or takes for line breaks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Data and places. `places` maps a pointer to (line, column), both from 1: of a property, where its key stands."""
@@ -68,6 +73,8 @@ def escape(part: str | int) -> str:
 def parse(source: str | bytes) -> Source:
     """Reads `source`. Raises DefinitionError with the first problem: what follows it has no certain meaning."""
     text = _text(source)
+    if _NOT_IN_YAML.search(text) is not None and _is_json(text):
+        text = _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     if (tag := _LONG_TAG.search(text)) is not None:
         line = text.count("\n", 0, tag.start(1)) + 1
         _refuse("Expected a tag of at most 1024 characters but found a longer one", "", line, 1)
@@ -94,6 +101,14 @@ def _text(source: str | bytes) -> str:
     except UnicodeDecodeError as problem:
         line = data.count(b"\n", 0, problem.start) + 1
         _refuse(f"Expected UTF-8 but byte {problem.start} is {data[problem.start]:#04x}", "", line, 1)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _refuse(message: str, pointer: str, line: int, column: int) -> NoReturn:

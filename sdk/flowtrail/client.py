@@ -105,7 +105,7 @@ class Client:
         return answer
 
     def definitions(self, **filters: str | None) -> Iterator[dict[str, Any]]:
-        """Every published version; filters as the API's query parameters."""
+        """Every published version; filters: namespace, name."""
         yield from self._pages("/definitions", "definitions", filters)
 
     def definition(self, reference: str) -> dict[str, Any]:
@@ -145,7 +145,8 @@ class Client:
         return answer
 
     def flows(self, **filters: str | int | None) -> Iterator[dict[str, Any]]:
-        """All flows that match, page by page; filters as the API's query parameters (status, definition …)."""
+        """All flows that match, page by page; filters as the API's query parameters (status, definition, namespace, name, version,
+        id_prefix, started_after, started_before)."""
         yield from self._pages("/flows", "flows", filters)
 
     def tasks(self, id: str) -> Iterator[dict[str, Any]]:  # noqa: A002
@@ -156,8 +157,10 @@ class Client:
         yield from self._pages(f"{_flow(id)}/history", "events", {})
 
     def cancel(self, id: str, reason: str | None = None) -> dict[str, Any]:  # noqa: A002
+        """Asks for the flow's end; whether it came in time the flow's history tells."""
+        headers = _JSON | {"Idempotency-Key": uuid.uuid4().hex}
         answer: dict[str, Any] = self._api.json(
-            "POST", f"{_flow(id)}/cancel", body=_json_of({"reason": reason}), headers=_JSON
+            "POST", f"{_flow(id)}/cancel", body=_json_of({"reason": reason}), headers=headers, idempotent=True
         )
         return answer
 
@@ -169,7 +172,7 @@ class Client:
         """
         end = time.monotonic() + timeout
         pause = _POLL_FIRST_S
-        status = "not known yet"
+        status: str | None = None
         while True:
             left = max(0.0, end - time.monotonic())
             hold = min(left, _SERVER_WAIT_MAX_S)
@@ -189,9 +192,15 @@ class Client:
                     return flow
             left = end - time.monotonic()
             if left <= 0:
-                raise WaitTimeout(f"Expected flow {id} to end within {timeout:g} s but it is {status}")
+                why = status or f"not known{self._refusal(id)}"
+                raise WaitTimeout(f"Expected flow {id} to end within {timeout:g} s but it is {why}")
             time.sleep(min(left, pause * (0.5 + random.random() / 2)))  # noqa: S311 - jitter
             pause = min(_POLL_MAX_S, pause * 1.5)
+
+    def _refusal(self, flow_id: str) -> str:
+        """Why the flow was never started, when the engine refused it."""
+        page = self._api.json("GET", "/rejections", query={"flow_id": flow_id, "limit": 1})
+        return "".join(f"; its command was refused: {refused['reason']}" for refused in page["rejections"])
 
     def _pages(self, path: str, key: str, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         cursor: str | None = None

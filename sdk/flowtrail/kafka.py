@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -13,10 +14,30 @@ from flowtrail.errors import Unreachable
 
 log: Final = logging.getLogger("flowtrail.kafka")
 
+
+class _Seldom(logging.Filter):
+    """librdkafka repeats itself many times a second while a broker is away; one line of a kind in 10 s will do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.getMessage()[:40]  # facility and client, before the text that varies
+        now = time.monotonic()
+        if now - self._last.get(kind, float("-inf")) < 10:
+            return False
+        self._last[kind] = now
+        return True
+
+
+log.addFilter(_Seldom())
+
 _COMMON: Final[dict[str, Any]] = {
     "socket.keepalive.enable": True,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1000,
+    "log_level": 4,  # warnings and worse; below are protocol details
     "logger": log,  # librdkafka prints to stderr by default
 }
 

@@ -198,11 +198,13 @@ class Session:
         self._drop(partitions)
 
     def _drop(self, partitions: list[TopicPartition]) -> None:
+        given_up = []
         for tp in partitions:
             if (offsets := self._assigned.pop(tp.partition, None)) is not None:
                 offsets.dropped = True
-        if partitions:
-            log.info("partitions %s given up", sorted(tp.partition for tp in partitions))
+                given_up.append(tp.partition)
+        if given_up:
+            log.info("partitions %s given up", sorted(given_up))
 
     # -- committing ---------------------------------------------------------------------------------------------
 

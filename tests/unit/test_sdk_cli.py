@@ -19,7 +19,12 @@ import cli.worker
 from engine.errors import InputError
 
 FLOW = {"id": "f1", "definition": "a/b@1.0.0", "status": "completed", "output": {"n": 1}, "error": None}
-EVENT = {"sequence": 1, "kind": "FlowStarted", "time": "2020-01-02T03:04:05Z", "task": None}
+EVENT = {
+    "sequence": 1,
+    "kind": "FlowStarted",
+    "time": "2020-01-02T03:04:05Z",
+    "actor": {"kind": "user", "id": "u7"},
+}
 
 Routes = dict[tuple[str, str], tuple[int, Any]]
 Run = Callable[..., Result]
@@ -40,10 +45,11 @@ class Api:
             ("POST", "/flows/f1/cancel"): (202, {"command_id": "c2"}),
             ("GET", "/definitions"): (
                 200,
-                {"definitions": [{"id": "a/b@1.0.0", "title": "T"}], "next": None},
+                {"definitions": [{"definition": "a/b@1.0.0", "title": "T"}], "next": None},
             ),
-            ("POST", "/definitions"): (201, {"id": "a/b@1.0.0"}),
+            ("POST", "/definitions"): (201, {"definition": "a/b@1.0.0"}),
             ("GET", "/definitions/a/b/1.0.0"): (200, {"document": {"dsl": "1.0.0"}, "do": []}),
+            ("GET", "/definitions/a/b"): (200, {"versions": [{"version": "1.0.0"}]}),
         }
         self.requests: list[httpx2.Request] = []
 
@@ -118,7 +124,9 @@ def test_flows_are_shown_listed_and_cancelled(api: Api) -> None:
     assert json.loads(flows("get", "f1", "--json").stdout) == FLOW
     assert "a/b@1.0.0" in flows("list", "--status", "completed").stdout
     assert json.loads(flows("list", "--json").stdout) == [FLOW]
-    assert "FlowStarted" in flows("history", "f1").stdout
+    history = flows("history", "f1").stdout
+    assert "FlowStarted" in history
+    assert "u7" in history
     assert json.loads(flows("history", "f1", "--json").stdout) == [EVENT]
     assert flows("cancel", "f1", "--reason", "why").stdout == "asked to cancel f1\n"
     api.routes["GET", "/flows"] = (200, {"flows": [], "next": None})
@@ -133,9 +141,10 @@ def test_definitions_are_published_listed_and_printed(api: Api, tmp_path: Path) 
     file = tmp_path / "d.yaml"
     file.write_text("document: {}")
     assert definitions("publish", str(file)).stdout == f"{file}: a/b@1.0.0 published\n"
-    assert json.loads(definitions("publish", str(file), "--json").stdout) == [{"id": "a/b@1.0.0"}]
+    assert json.loads(definitions("publish", str(file), "--json").stdout) == [{"definition": "a/b@1.0.0"}]
     assert "a/b@1.0.0" in definitions("list").stdout
-    assert json.loads(definitions("get", "a/b@1.0.0").stdout) == {"dsl": "1.0.0"}
+    assert json.loads(definitions("get", "a/b@1.0.0").stdout) == {"document": {"dsl": "1.0.0"}, "do": []}
+    assert "1.0.0" in definitions("get", "a/b").stdout
 
 
 def test_a_missing_file_is_noticed_before_any_definition_is_published(api: Api, tmp_path: Path) -> None:

@@ -66,16 +66,23 @@ def test_start_is_repeated_with_the_same_key_while_the_api_is_away() -> None:
 
 def test_a_request_that_may_have_been_done_is_not_repeated() -> None:
     script = Script(httpx2.ReadError("gone"), ok({}))
+    api = Api("http://api", "", transport=httpx2.MockTransport(script), sleep=lambda _: None)
     with pytest.raises(Unreachable, match="Expected the API at http://api to answer but gone"):
-        client(script).cancel("f1")
+        api.json("POST", "/x")
     assert len(script.requests) == 1
 
 
 def test_a_request_that_was_never_sent_is_repeated() -> None:
-    script = Script(httpx2.ConnectError("refused"), ok({"id": "f1"}))
-    client(script).cancel("f1", "because")
+    script = Script(httpx2.ConnectError("refused"), ok({}))
+    Api("http://api", "", transport=httpx2.MockTransport(script), sleep=lambda _: None).json("POST", "/x")
     assert len(script.requests) == 2
+
+
+def test_cancel_is_repeated_under_one_key() -> None:
+    script = Script(httpx2.ReadError("gone"), ok({"id": "f1"}, 202))
+    client(script).cancel("f1", "because")
     assert json.loads(script.requests[1].content) == {"reason": "because"}
+    assert len({request.headers["Idempotency-Key"] for request in script.requests}) == 1
 
 
 def test_an_api_that_stays_away_is_unreachable() -> None:
@@ -137,6 +144,20 @@ def test_wait_polls_until_the_flow_has_ended_and_forgives_that_it_is_not_known_y
 def test_wait_gives_up_when_the_time_is_over() -> None:
     with pytest.raises(WaitTimeout, match=r"Expected flow f1 to end within 0\.05 s but it is running"):
         client(Script(ok({"status": "running"}))).wait("f1", 0.05)
+
+
+def test_wait_tells_why_a_flow_was_never_started() -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/rejections":
+            return ok(
+                {"rejections": [{"reason": "Expected a published definition but found 'a/b'"}], "next": None}
+            )
+        return ok({"title": "none"}, 404)
+
+    with pytest.raises(
+        WaitTimeout, match="not known; its command was refused: Expected a published definition"
+    ):
+        client(answer).wait("f1", 0.0)
 
 
 def test_ids_are_quoted() -> None:

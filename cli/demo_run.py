@@ -1,0 +1,230 @@
+"""The demo's run: publish the definition, start a flow a case, see them end, and check what came out of it.
+
+Everything found is told by somebody else than who did it: starts go through the API, ends and branches are read from
+the read model, the counts they must equal come from the event log, and replay proves every flow from Kafka alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cli.demo_progress import Progress
+from engine.errors import AwayError
+
+if TYPE_CHECKING:
+    from flowtrail import Client
+
+    from cli.demo_installation import DemoInstallation
+    from examples.permit.xes import CaseInput
+    from projections.readers import SyncReader
+
+DEFINITION: Final = "municipality/permit@1.0.0"
+SWITCH: Final = "/route"
+_SOURCE: Final = Path(__file__).resolve().parents[1] / "examples" / "permit" / "permit.yaml"
+_STARTERS: Final = 4
+_PATIENCE_S: Final = 60.0
+_POLL_S: Final = 0.1
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """`differences` says what is not as it must be; empty means that all is well."""
+
+    flows: int
+    completed: int
+    faulted: int
+    by_branch: dict[str, int]
+    expected_by_branch: dict[str, int]
+    flows_per_second: float
+    p50_ms: float
+    p99_ms: float
+    replay_verified: int
+    first_id: str
+    differences: list[str] = field(default_factory=list)
+
+
+def run(
+    installation: DemoInstallation,
+    cases: Sequence[CaseInput],
+    expected: Mapping[str, int],
+    turn: int,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Flows are named after their cases; from the second run in a directory on with a prefix of the run's own."""
+    from flowtrail import Client
+
+    from projections.readers import SyncReader
+
+    prefix = "" if turn == 1 else f"run{turn}-"
+    with (
+        Client(installation.api_url, installation.api_key, retry_s=30) as client,
+        SyncReader(installation.postgres) as reader,
+    ):
+        client.publish(_SOURCE)
+        say(f"published {DEFINITION}")
+        before = _branches(reader)
+        ended_before = _ended(reader)
+        with Progress(len(cases)) as progress:
+            refused = _start(client, cases, prefix, progress, lambda: _ended(reader) - ended_before)
+            _await_ends(len(cases) - len(refused), progress, lambda: _ended(reader) - ended_before)
+        found = _summary(reader, {prefix + case["case"] for case in cases})
+        by_branch = {
+            name: count - before.get(name, 0)
+            for name, count in _branches(reader).items()
+            if count > before.get(name, 0)
+        }
+    say("verifying every flow by replay")
+    verified, unverified = _verify(installation, len(cases))
+    outcome = Outcome(
+        **found,
+        by_branch=by_branch,
+        expected_by_branch={name: expected[name] for name in sorted(expected, key=lambda n: -expected[n])},
+        replay_verified=verified,
+        first_id=prefix + cases[0]["case"],
+    )
+    outcome.differences = [*refused, *_differences(outcome), *unverified]
+    return outcome
+
+
+# -- starting and waiting ------------------------------------------------------------------------------------------
+
+
+def _start(
+    client: Client,
+    cases: Sequence[CaseInput],
+    prefix: str,
+    progress: Progress,
+    ended: Callable[[], int],
+) -> list[str]:
+    """Starts every case; what the API refused, in words."""
+    from flowtrail import ApiError, Unreachable
+
+    refused = []
+    with ThreadPoolExecutor(_STARTERS, thread_name_prefix="start") as pool:
+        starts: dict[Future[Any], str] = {}
+        for case in cases:
+            flow_id = prefix + case["case"]
+            started = pool.submit(
+                client.start, DEFINITION, case, id=flow_id, idempotency_key=f"demo-{flow_id}"
+            )
+            starts[started] = flow_id
+        try:
+            for number, started in enumerate(as_completed(starts), 1):
+                try:
+                    started.result()
+                except ApiError as refusal:
+                    refused.append(f"Expected flow {starts[started]} to start but {refusal}")
+                except Unreachable as silence:
+                    raise AwayError(str(silence)) from None
+                if progress.due():
+                    progress.show(number, ended())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return refused
+
+
+def _await_ends(flows: int, progress: Progress, ended: Callable[[], int]) -> None:
+    """Until as many flows have ended, or none ends for a long time: what is missing is found by the checks."""
+    most, last_change = -1, time.monotonic()
+    while (now_ended := ended()) < flows:
+        if now_ended > most:
+            most, last_change = now_ended, time.monotonic()
+        elif time.monotonic() - last_change > _PATIENCE_S:
+            return
+        progress.show(progress.started, now_ended)
+        time.sleep(_POLL_S)
+    progress.show(progress.started, now_ended)
+
+
+# -- what came of it -----------------------------------------------------------------------------------------------
+
+
+def _branches(reader: SyncReader) -> dict[str, int]:
+    from projections.queries import counts_by_branch
+
+    counts = reader.ask(counts_by_branch(DEFINITION))
+    return {row.branch: row.flows for row in counts if row.task.endswith(SWITCH)}
+
+
+def _ended(reader: SyncReader) -> int:
+    from projections.queries import counts_by_status
+
+    counts = reader.ask(counts_by_status(DEFINITION))
+    return sum(count for status, count in counts.items() if status in ("completed", "faulted", "cancelled"))
+
+
+def _summary(reader: SyncReader, flow_ids: set[str]) -> dict[str, Any]:
+    """Statuses, speed and times of these flows, as the read model has them."""
+    from projections.queries import list_flows
+
+    statuses: Counter[str] = Counter()
+    times_ms: list[float] = []
+    first: datetime | None = None
+    last: datetime | None = None
+    cursor: str | None = None
+    while True:
+        page = reader.ask(list_flows(definition=DEFINITION, limit=1000, cursor=cursor))
+        for flow in page.items:
+            if flow.id not in flow_ids or flow.ended_at is None:
+                continue
+            statuses[flow.status] += 1
+            times_ms.append((flow.ended_at - flow.started_at).total_seconds() * 1000)
+            first = flow.started_at if first is None else min(first, flow.started_at)
+            last = flow.ended_at if last is None else max(last, flow.ended_at)
+        if (cursor := page.next_cursor) is None:
+            break
+    took = (last - first).total_seconds() if first and last else 0.0
+    times_ms.sort()
+    return {
+        "flows": len(flow_ids),
+        "completed": statuses["completed"],
+        "faulted": statuses["faulted"],
+        "flows_per_second": round(len(times_ms) / took, 1) if took else 0.0,
+        "p50_ms": _share(times_ms, 0.5),
+        "p99_ms": _share(times_ms, 0.99),
+    }
+
+
+def _share(ordered: Sequence[float], share: float) -> float:
+    """The value that this share of the values does not exceed."""
+    return round(ordered[max(0, math.ceil(len(ordered) * share) - 1)], 1) if ordered else 0.0
+
+
+def _verify(installation: DemoInstallation, flows: int) -> tuple[int, list[str]]:
+    """How many flows `replay verify` found right, and what it found wrong."""
+    done = installation.run("replay", "verify", "--all", "--json")
+    try:
+        report = json.loads(done.stdout.strip().splitlines()[-1])
+        verified = int(report["verified"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        text = (done.stderr or done.stdout).strip()[-2000:]
+        return 0, [f"Expected `replay verify` to report but it ended with {done.returncode}: {text}"]
+    wrong = [f"replay: {difference}" for difference in report.get("different", ())]
+    wrong += [f"read model: {found}" for found in (report.get("read_model") or {}).get("different", ())]
+    if done.returncode and not wrong:
+        wrong.append(f"Expected `replay verify` to end with 0 but it ended with {done.returncode}")
+    if verified < flows:
+        wrong.append(f"Expected {flows} flows to verify by replay but {verified} did")
+    return min(verified, flows), wrong
+
+
+def _differences(outcome: Outcome) -> list[str]:
+    found = []
+    ended = outcome.completed + outcome.faulted
+    if ended != outcome.flows:
+        found.append(f"Expected {outcome.flows} flows to end completed or faulted but {ended} did")
+    for name in sorted(outcome.by_branch.keys() | outcome.expected_by_branch.keys()):
+        flows, expected = outcome.by_branch.get(name, 0), outcome.expected_by_branch.get(name, 0)
+        if flows != expected:
+            found.append(f"Expected {expected} flows on branch {name} but {flows} took it")
+    return found

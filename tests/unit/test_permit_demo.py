@@ -1,0 +1,99 @@
+"""The demo's own rules that need no server: its directory, what counts as a difference, percentiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.demo_installation import MARKER, prepare_folder
+from cli.demo_run import Outcome, _differences, _share
+from engine.errors import InputError
+from stack.errors import Refused
+from stack.state import Lock
+
+
+def outcome(**changed: Any) -> Outcome:
+    fine: dict[str, Any] = {
+        "flows": 3,
+        "completed": 2,
+        "faulted": 1,
+        "by_branch": {"a": 2, "b": 1},
+        "expected_by_branch": {"a": 2, "b": 1},
+        "flows_per_second": 1.0,
+        "p50_ms": 1.0,
+        "p99_ms": 1.0,
+        "replay_verified": 3,
+        "first_id": "f",
+    }
+    return Outcome(**fine | changed)
+
+
+def test_all_is_well_when_every_flow_ended_where_it_was_expected() -> None:
+    assert _differences(outcome()) == []
+
+
+def test_a_flow_that_did_not_end_is_a_difference() -> None:
+    assert _differences(outcome(completed=1)) == ["Expected 3 flows to end completed or faulted but 2 did"]
+
+
+def test_a_branch_that_got_too_few_or_was_not_expected_is_a_difference() -> None:
+    assert _differences(outcome(by_branch={"a": 1, "c": 2})) == [
+        "Expected 2 flows on branch a but 1 took it",
+        "Expected 1 flows on branch b but 0 took it",
+        "Expected 0 flows on branch c but 2 took it",
+    ]
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.5, 50), (0.99, 99), (1, 100), (0, 1)])
+def test_a_percentile_is_the_smallest_value_that_the_share_does_not_exceed(share: float, value: int) -> None:
+    assert _share(list(range(1, 101)), share) == value
+
+
+def test_each_run_begins_with_an_empty_directory(tmp_path: Path) -> None:
+    data = tmp_path / "demo"
+    assert prepare_folder(data, keep=False) == 1
+    (data / "old").write_text("x")
+    assert prepare_folder(data, keep=False) == 1
+    assert [path.name for path in data.iterdir()] == [MARKER]
+
+
+def test_a_kept_directory_counts_its_runs(tmp_path: Path) -> None:
+    assert prepare_folder(tmp_path / "demo", keep=True) == 1
+    (tmp_path / "demo" / "old").write_text("x")
+    assert prepare_folder(tmp_path / "demo", keep=True) == 2
+    assert (tmp_path / "demo" / "old").exists()
+
+
+def test_a_cluster_that_lies_elsewhere_goes_with_its_directory(tmp_path: Path) -> None:
+    data, cluster = tmp_path / "demo", tmp_path / "elsewhere"
+    prepare_folder(data, keep=False)
+    cluster.mkdir()
+    (data / "postgres").symlink_to(cluster)
+    prepare_folder(data, keep=False)
+    assert not cluster.exists()
+
+
+def test_somebody_elses_directory_is_never_emptied(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    with pytest.raises(InputError, match="choose another directory"):
+        prepare_folder(tmp_path, keep=False)
+    assert (tmp_path / "precious").exists()
+
+
+def test_the_directory_of_a_running_demo_is_never_emptied(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "demo", keep=False)
+    lock = Lock(tmp_path / "demo")
+    lock.take()
+    try:
+        with pytest.raises(Refused, match="flowtrail down"):
+            prepare_folder(tmp_path / "demo", keep=False)
+    finally:
+        lock.release()
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="Expected to be able to write"):
+        prepare_folder(tmp_path / "file" / "demo", keep=False)
