@@ -99,9 +99,7 @@ def refuse_unknown(request: Request, known: Collection[str]) -> None:
     unknown = sorted(set(request.query_params) - set(known))
     if unknown:
         expected = ", ".join(sorted(known)) or "no parameters"
-        raise Invalid(
-            f"Expected {expected} but found {', '.join(unknown)[:200]}", slug="invalid-parameter"
-        )
+        raise Invalid(f"Expected {expected} but found {', '.join(unknown)[:200]}", slug="invalid-parameter")
 
 
 def number(request: Request, name: str, otherwise: float, least: float, most: float) -> float:

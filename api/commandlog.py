@@ -64,7 +64,7 @@ class KafkaLog:
                 self._prefix + topic,
                 value,
                 key,
-                headers=headers,
+                headers=list(headers),
                 on_delivery=partial(self._delivered, future),
             )
         except (kafka.KafkaException, BufferError) as problem:
@@ -91,17 +91,20 @@ class KafkaLog:
     # -- the thread ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        producer = self._producer
+        assert producer is not None
         while not self._stop.is_set():
-            assert self._producer is not None
-            self._producer.poll(0.2)
+            producer.poll(0.2)
             self._hand_over()
             if self._broken.is_set():
                 log.error("the producer broke, replacing it")
-                self._producer.purge()
-                self._producer.poll(0)
                 self._producer = kafka.producer(self._servers, **_SETTINGS)
+                producer.purge()
+                producer.poll(0)  # what it still held is reported as not acknowledged
+                self._hand_over()
+                producer = self._producer
                 self._broken.clear()
-        self._producer.flush(2.0)
+        producer.flush(2.0)
         self._hand_over()
 
     def _delivered(

@@ -107,13 +107,13 @@ async def list_definitions(
 @router.get("/{namespace}/{name}", summary="The versions of a definition, oldest first")
 async def versions(request: Request, namespace: str, name: str) -> Response:
     api = api_of(request)
-    found = [r for r in api.ports.definitions.all() if r.definition.partition("@")[0] == f"{namespace}/{name}"]
+    found = [
+        r for r in api.ports.definitions.all() if r.definition.partition("@")[0] == f"{namespace}/{name}"
+    ]
     if not found:
         raise _unknown(f"{namespace}/{name}")
     views = [_view(api, record) for record in found]
-    return _json(
-        {"namespace": namespace, "name": name, "newest": views[-1].version, "versions": views}
-    )
+    return _json({"namespace": namespace, "name": name, "newest": views[-1].version, "versions": views})
 
 
 @router.get("/{namespace}/{name}/{version}", summary="A definition's document, or its source by Accept")

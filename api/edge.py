@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import keys, problems
-from api.errors import TooLarge
+from api.errors import Invalid, TooLarge
 from api.metrics import IN_FLIGHT, REQUESTS, SECONDS
 from api.wiring import Api
 
@@ -48,6 +48,8 @@ class Edge:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            raise Invalid("Expected text without NUL characters but found one", slug="invalid-parameter")
         if scope["path"] not in OPEN:
             presented = keys.presented(headers.get("authorization"), headers.get("x-api-key"))
             scope.setdefault("state", {})["caller"] = await self._api.keyring.caller(presented)

@@ -29,7 +29,9 @@ Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items of a page at
 Cursor = Annotated[str | None, Query(max_length=1000, description="`next` of the page before")]
 MinPosition = Annotated[
     str | None,
-    Query(max_length=4000, description="Wait (10 s at the most) until the read model is as new as this position"),
+    Query(
+        max_length=4000, description="Wait (10 s at the most) until the read model is as new as this position"
+    ),
 ]
 
 
@@ -42,7 +44,7 @@ async def get_flow(request: Request) -> Response:
     bodies.refuse_unknown(request, ("wait", "timeout", "min_position"))
     flow_id: str = request.path_params["flow_id"]
     api, waits = api_of(request), wait_of(request)
-    await see_position(request)
+    await see_position(api, request.query_params.get("min_position"))
     if waits is not None:
         await api.waiters.ended(flow_id, None, waits)
     headers = await _as_of(api, flow_id)
@@ -91,7 +93,7 @@ async def list_flows(
         cursor=cursor,
         limit=limit,
     )
-    await see_position(request)
+    await see_position(api, min_position)
     headers = await api.positions.header()
     page = await api.ports.reads.ask(ask)
     return _json({"flows": page.items, "next": page.next_cursor}, headers)
@@ -106,7 +108,7 @@ async def tasks_of_flow(
     min_position: MinPosition = None,
 ) -> Response:
     api = api_of(request)
-    await see_position(request)
+    await see_position(api, min_position)
     headers = await _as_of(api, flow_id)
     tasks = await api.ports.reads.ask(queries.tasks_of(flow_id))
     if not tasks:
@@ -124,11 +126,9 @@ async def history_of_flow(
     min_position: MinPosition = None,
 ) -> Response:
     api = api_of(request)
-    await see_position(request)
+    await see_position(api, min_position)
     headers = await _as_of(api, flow_id)
-    events = await api.ports.reads.ask(
-        queries.history_of(flow_id, after_sequence=cursor, limit=limit)
-    )
+    events = await api.ports.reads.ask(queries.history_of(flow_id, after_sequence=cursor, limit=limit))
     if not events:
         await _must_exist(api, flow_id)
     following = str(events[-1].sequence) if len(events) == limit else None
@@ -151,7 +151,7 @@ async def rejections(
 ) -> Response:
     api = api_of(request)
     ask = queries.rejections(flow_id=flow_id, code=code, cursor=cursor, limit=limit)
-    await see_position(request)
+    await see_position(api, min_position)
     headers = await api.positions.header()
     page = await api.ports.reads.ask(ask)
     return _json({"rejections": page.items, "next": page.next_cursor}, headers)

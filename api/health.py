@@ -16,10 +16,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from api import bodies
+from api.errors import DOCUMENTED_AT
 from api.gathered import Gathered
 from api.ports import Ports
 from api.problems import MEDIA_TYPE, RETRY_AFTER_S
-from api.errors import DOCUMENTED_AT
 from engine.errors import FlowtrailError
 
 router: Final = APIRouter(tags=["health"])
@@ -79,9 +79,7 @@ async def readyz(request: Request) -> Response:
     checks = await readiness.checks()
     missing = [name for name, said in checks.items() if said != "ok"]
     if not missing:
-        return Response(
-            msgspec.json.encode({"status": "ok", "checks": checks}), media_type=bodies.JSON
-        )
+        return Response(msgspec.json.encode({"status": "ok", "checks": checks}), media_type=bodies.JSON)
     problem = {
         "type": DOCUMENTED_AT + "not-ready",
         "title": "Not ready",

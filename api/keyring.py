@@ -41,9 +41,7 @@ class _Seen:
 
 
 class Keyring:
-    def __init__(
-        self, store: Store, pepper: bytes, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, store: Store, pepper: bytes, clock: Callable[[], float] = time.monotonic) -> None:
         self._store, self._pepper, self._clock = store, pepper, clock
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._noted: dict[str, float] = {}

@@ -100,8 +100,6 @@ class Positions:
         found: dict[int, int] = {}
         for row in await self._reads.ask(positions(self._topic)):
             known = found.get(row.partition)
-            found[row.partition] = (
-                row.command_offset if known is None else min(known, row.command_offset)
-            )
+            found[row.partition] = row.command_offset if known is None else min(known, row.command_offset)
         self._known, self._at = found, asyncio.get_running_loop().time()
         return {None: found}

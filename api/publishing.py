@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import orjson
+
 from api.bodies import JSON, check_json
 from api.errors import Conflict
 from api.keyring import Caller
@@ -78,6 +80,4 @@ def _same(definition: Definition, digest: bytes) -> None:
 
 def canonical(definition: Definition) -> bytes:
     """The document's canonical JSON, of which the hash is."""
-    import orjson
-
     return orjson.dumps(definition.document, option=orjson.OPT_SORT_KEYS)

@@ -104,7 +104,9 @@ def _find(api: Api, subject: str, version: str) -> Schema:
         if version == str(schema.version):
             return schema
     raise NotFound(
-        f"Expected a version of {subject} but found {version[:50]!r}", slug="unknown-version", error_code=40402
+        f"Expected a version of {subject} but found {version[:50]!r}",
+        slug="unknown-version",
+        error_code=40402,
     )
 
 
@@ -119,7 +121,9 @@ async def look_up(request: Request, subject: str) -> Response:
     found = await _same_schema(request)
     if found is None or found.kind != kind:
         raise NotFound(
-            f"Expected a released schema of {subject} but this one is not", slug="unknown-schema", error_code=40403
+            f"Expected a released schema of {subject} but this one is not",
+            slug="unknown-schema",
+            error_code=40403,
         )
     return _answer(_described(subject, found))
 
@@ -145,7 +149,9 @@ async def _same_schema(request: Request) -> Schema | None:
         canonical = to_parsing_canonical_form(json.loads(asked.schema))
         return by_fingerprint(bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO")))
     except (ValueError, KeyError, TypeError, RecursionError, SchemaParseException, UnknownType):
-        raise Invalid("Expected an Avro schema but it is not", slug="invalid-schema", error_code=42201) from None
+        raise Invalid(
+            "Expected an Avro schema but it is not", slug="invalid-schema", error_code=42201
+        ) from None
 
 
 # -- ids, configuration ---------------------------------------------------------------------------------------------
@@ -155,7 +161,9 @@ def _by_id(number: int) -> Schema:
     schema = by_id(number)
     if schema is None:
         raise NotFound(
-            f"Expected the id of a released schema but found {number}", slug="unknown-schema", error_code=40403
+            f"Expected the id of a released schema but found {number}",
+            slug="unknown-schema",
+            error_code=40403,
         )
     return schema
 

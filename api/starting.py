@@ -102,9 +102,7 @@ def wait_of(request: Request) -> float | None:
         case "completed":
             return timeout
         case other:
-            raise Invalid(
-                f"Expected wait=completed but found wait={other[:100]}", slug="invalid-parameter"
-            )
+            raise Invalid(f"Expected wait=completed but found wait={other[:100]}", slug="invalid-parameter")
 
 
 async def resolve(api: Api, reference: str) -> Definition:
@@ -148,9 +146,7 @@ def _check_input(definition: Definition, data: bytes) -> None:
         )
 
 
-async def _ids(
-    api: Api, request: Request, asked: StartRequest, body: bytes
-) -> tuple[_Ids, Accepted | None]:
+async def _ids(api: Api, request: Request, asked: StartRequest, body: bytes) -> tuple[_Ids, Accepted | None]:
     """The ids of this start; and what to answer when the flow runs already because the request is a repetition."""
     key = request.headers.get("idempotency-key")
     fresh = True
@@ -194,9 +190,7 @@ async def _running(api: Api, ids: _Ids) -> Accepted:
     return Accepted(ids.flow, flow.definition, ids.command, token(flow.partition, max(position, 0)))
 
 
-async def _start(
-    api: Api, request: Request, definition: Definition, ids: _Ids, data: bytes
-) -> Accepted:
+async def _start(api: Api, request: Request, definition: Definition, ids: _Ids, data: bytes) -> Accepted:
     body = m.StartFlow(definition=definition.id, input=data)
     position = await _send(api, request, ids, body)
     return Accepted(ids.flow, definition.id, ids.command, position)
@@ -288,11 +282,9 @@ async def _send(api: Api, request: Request, ids: _Ids, body: m.StartFlow | m.Can
     return token(*await api.ports.log.send(COMMANDS, ids.flow, encode_command(command), headers))
 
 
-async def see_position(request: Request) -> None:
-    """Waits for `min_position`, when the request has one."""
-    wanted = request.query_params.get("min_position")
+async def see_position(api: Api, wanted: str | None) -> None:
+    """Waits until the read model is as new as `wanted`, when that is given."""
     if wanted is not None:
-        api = api_of(request)
         await api.positions.reached(read_tokens(wanted, api.positions.partitions))
 
 

@@ -66,9 +66,7 @@ class PostgresStore:
                 "run: flowtrail admin init"
             )
 
-    async def _run(
-        self, statement: str, parameters: Mapping[str, Any], *, durable: bool = True
-    ) -> list[Row]:
+    async def _run(self, statement: str, parameters: Mapping[str, Any], *, durable: bool = True) -> list[Row]:
         """Rows of `statement`. Every statement may be repeated: one more try heals a pool of dead connections."""
         try:
             return await self._once(statement, parameters, durable)

@@ -31,7 +31,7 @@ def connect(url: str | None) -> Client:
     from engine.settings import read_settings
 
     settings = read_settings(api_url=url)
-    return Client(settings.api_url, api_key(settings.api_key, settings.data))
+    return Client(settings.api_url, api_key(settings.api_key, settings.data), retry_s=3.0)
 
 
 def api_key(given: str, data: str) -> str:

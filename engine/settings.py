@@ -50,6 +50,12 @@ class Settings(BaseModel):
     api_port: int = Field(8080, ge=0, le=65535, description="port the API binds")
     api_url: str = Field("http://127.0.0.1:8080", description="where clients and workers find the API")
     api_key: str = Field("", description="API key that clients and workers send")
+    api_pepper: str = Field(
+        "", description="secret behind the stored API keys; empty: the file pepper in `data`"
+    )
+    worker_kafka: str = Field(
+        "", description="Kafka bootstrap servers the API tells workers; empty: the same as `kafka`"
+    )
     metrics_host: str = Field(
         "127.0.0.1", description="address of /metrics of engine, projections and worker"
     )

@@ -1,7 +1,7 @@
 """Messages to bytes and back: Confluent framing (00, four-byte id, Avro datum).
 
-Pure. Schemas are parsed once; unions are written as (name, record) tuples because fastavro then skips guessing the
-branch. Readers identify the writer's schema by the record header `schema` (CRC-64-AVRO fingerprint) first, because
+Pure. fastavro reads everything and writes what is rare; `writing.py` writes the hot records. Unions are given to
+fastavro as (name, record) tuples, because it then skips guessing the branch. Readers identify the writer's schema by the record header `schema` (CRC-64-AVRO fingerprint) first, because
 the log must outlive any registry, then by the framing. What cannot be read raises `Undecodable`, never anything else.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, Final
 import fastavro
 
 from schemas import messages as m
+from schemas import writing
 from schemas.registry import NAMESPACE, Schema, by_fingerprint, by_id, newest
 from schemas.upcasts import upcast
 
@@ -182,30 +183,7 @@ _SNAPSHOT_FRAME: Final = _frame(_SNAPSHOT)
 
 
 def encode_event(event: m.Event) -> bytes:
-    return _write(
-        _EVENT,
-        _EVENT_FRAME,
-        {
-            "flow_id": event.flow_id,
-            "sequence": event.sequence,
-            "event_id": event.event_id,
-            "time": event.time,
-            "actor": {"kind": event.actor.kind, "id": event.actor.id},
-            "cause": {
-                "command_id": event.cause.command_id,
-                "partition": event.cause.partition,
-                "offset": event.cause.offset,
-            },
-            "definition": event.definition,
-            "definition_hash": event.definition_hash,
-            "task": event.task,
-            "run": event.run,
-            "attempt": event.attempt,
-            "trace": event.trace,
-            "previous_hash": event.previous_hash,
-            "body": _body_out(event.body),
-        },
-    )
+    return _EVENT_FRAME + writing.event(event)
 
 
 def _event_in(record: dict[str, Any]) -> m.Event:
@@ -291,21 +269,7 @@ def decode_command(value: bytes, fingerprint: bytes | None = None) -> m.Command:
 
 
 def encode_task(task: m.Task) -> bytes:
-    return _write(
-        _TASK,
-        _TASK_FRAME,
-        {
-            "flow_id": task.flow_id,
-            "definition": task.definition,
-            "task": task.task,
-            "run": task.run,
-            "attempt": task.attempt,
-            "function": task.function,
-            "arguments": _payload_out(task.arguments),
-            "time": task.time,
-            "trace": task.trace,
-        },
-    )
+    return _TASK_FRAME + writing.task(task)
 
 
 def decode_task(value: bytes, fingerprint: bytes | None = None) -> m.Task:
@@ -326,18 +290,6 @@ def decode_definition(value: bytes, fingerprint: bytes | None = None) -> m.Publi
     return m.PublishedDefinition(**_read(value, fingerprint, ("definition",))[1])
 
 
-def _active_out(task: m.ActiveTask) -> dict[str, Any]:
-    return {
-        "task": task.task,
-        "run": task.run,
-        "attempt": task.attempt,
-        "started_at": task.started_at,
-        "raw_input": task.raw_input,
-        "input": None if task.input == task.raw_input else task.input,
-        "data": None if task.data == task.input else task.data,
-    }
-
-
 def _active_in(record: dict[str, Any]) -> m.ActiveTask:
     transformed = record["raw_input"] if record["input"] is None else record["input"]
     record["input"] = transformed
@@ -346,11 +298,7 @@ def _active_in(record: dict[str, Any]) -> m.ActiveTask:
 
 
 def encode_snapshot(body: m.Snapshot) -> bytes:
-    record = {field: getattr(body, field) for field in body.__struct_fields__}
-    if isinstance(body, m.LiveFlow):
-        record["active"] = [_active_out(task) for task in body.active]
-    tagged = (f"{NAMESPACE}.{type(body).__name__}", record)
-    return _write(_SNAPSHOT, _SNAPSHOT_FRAME, {"body": tagged})
+    return _SNAPSHOT_FRAME + writing.snapshot(body)
 
 
 def decode_snapshot(value: bytes, fingerprint: bytes | None = None) -> m.Snapshot:

@@ -127,7 +127,7 @@ def _sentence(error: jsonschema_rs.ValidationError) -> str:
     details = kind.as_dict()
     match kind:
         case jsonschema_rs.ValidationErrorKind.Type():
-            return f"Expected {' or '.join(kind.types)} but found {found}"
+            return f"Expected {' or '.join(sorted(kind.types))} but found {found}"
         case jsonschema_rs.ValidationErrorKind.Required():
             return f"Expected the property {kind.property!r} but it is missing"
         case jsonschema_rs.ValidationErrorKind.AdditionalProperties():

@@ -46,8 +46,7 @@ _TAG: Final = "tag:yaml.org,2002:"
 _LONG_TAG: Final = re.compile(r"(?:^|[\s\[{,:?-])(!\S{1024})")
 """ruamel needs time quadratic in the length of a tag."""
 
-
-_NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_NOT_IN_YAML: Final = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 """Characters that JSON strings may hold as they are, and that YAML refuses or takes for line breaks."""
 
 

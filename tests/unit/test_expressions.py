@@ -13,6 +13,7 @@ from engine.dsl.bounds import GUARD, REFUSED, is_linear
 from engine.dsl.errors import ExpressionError
 from engine.dsl.expressions import ExpressionProblem, compile_expression
 from engine.dsl.model import Expression
+from engine.dsl.results import single
 from engine.dsl.tokens import tokenize
 
 AVAILABLE = frozenset({"context", "input", "task"})
@@ -27,7 +28,7 @@ class ThreadSandbox:
     def evaluate(self, program: str, names: tuple[str, ...], value: bytes, arguments: bytes) -> bytes:
         self.asked.append((program, names, value, arguments))
         found = jaq.compile(program, vars=names).run(orjson.loads(value), vars=orjson.loads(arguments))
-        return orjson.dumps(found[0])
+        return orjson.dumps(single(found))
 
 
 def compiled(program: str) -> Expression:
@@ -208,8 +209,6 @@ def test_an_expression_without_a_json_result_is_an_error(program: str, value: An
 
 
 def test_more_than_one_result_is_an_error() -> None:
-    from engine.dsl.results import single
-
     with pytest.raises(ExpressionError, match="Expected one result but the expression gave 2"):
         single([1, 2])
 

@@ -13,6 +13,7 @@ from engine.dsl.bounds import _COST_MAX, is_linear
 from engine.dsl.errors import ExpressionError
 from engine.dsl.expressions import compile_expression
 from engine.dsl.paths import plain
+from engine.dsl.results import check_json
 from engine.dsl.tokens import tokenize
 
 NAMES = st.sampled_from(["a", "b", "and", "_x", "now"])
@@ -73,6 +74,14 @@ def same(program: str, value: Any, context: Any) -> None:
         assert len(theirs) == 2
         return
     assert orjson.dumps(ours) == orjson.dumps(theirs), (program, value, context)
+
+
+def is_json(value: Any) -> bool:
+    try:
+        check_json(value)
+    except ExpressionError:
+        return False
+    return True
 
 
 @given(paths(), VALUES, VALUES)
@@ -201,6 +210,6 @@ def test_passing_only_what_is_read_changes_nothing(program: str, value: Any, con
     try:
         found = [expression.evaluate(value, {name: context for name in expression.reads})]
     except ExpressionError:
-        assert expected[:1] == ["failed"]
+        assert expected[:1] == ["failed"] or not is_json(expected)
         return
     assert orjson.dumps(found) == orjson.dumps(expected or [None])

@@ -1,0 +1,65 @@
+"""The application: routes around the ports. Makes no connection; what it is given, it is given open.
+
+The hottest routes (start, get one flow) are bare Starlette routes and stand first; all others are FastAPI's, with
+typed query parameters. Every route refuses query parameters it does not know.
+"""
+
+from __future__ import annotations
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Lifespan
+
+from api import bodies, definitions, flows, health, openapi, problems, registry
+from api.edge import Edge
+from api.health import Readiness
+from api.ports import Ports
+from api.starting import start_flow
+from api.wiring import wire
+from engine.settings import Settings
+
+
+def create_app(settings: Settings, ports: Ports, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    api = wire(settings, ports)
+    app = FastAPI(
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(known_parameters)],
+        redirect_slashes=False,
+    )
+    app.state.api = api
+    app.state.readiness = Readiness(ports)
+    app.router.routes.append(Route("/flows", start_flow, methods=["POST"]))
+    app.router.routes.append(Route("/flows/{flow_id}", flows.get_flow, methods=["GET"]))
+    for room in (flows, definitions, registry, health):
+        app.include_router(room.router)
+    app.router.routes.append(Route("/openapi.json", _document, methods=["GET"]))
+    app.add_exception_handler(HTTPException, _problem)
+    app.add_exception_handler(RequestValidationError, _problem)
+    app.add_middleware(Edge, api=api)
+    return app
+
+
+async def known_parameters(request: Request) -> None:
+    """Under /registry Confluent's clients send parameters of their own, which are ignored as its registry does."""
+    if request.url.path.startswith("/registry"):
+        return
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    if dependant is not None:
+        bodies.refuse_unknown(request, {field.alias for field in dependant.query_params})
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    return problems.answer(error, request.url.path)
+
+
+async def _document(request: Request) -> Response:
+    app: FastAPI = request.app
+    if app.openapi_schema is None:
+        app.openapi_schema = openapi.describe(app)
+    return JSONResponse(app.openapi_schema)

@@ -1,0 +1,105 @@
+"""The API's process: real ports, uvicorn, and an end that leaves nobody hanging.
+
+Neither Kafka nor Postgres needs to be up: the process starts, /readyz says what is missing, and requests get a 503
+until it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import create_app
+from api.commandlog import KafkaLog
+from api.keys import read_pepper
+from api.ports import Ports
+from api.queues import KafkaQueues
+from api.store import PostgresStore
+from api.wiring import Api
+from engine.runtime.definitions import DefinitionLog
+from engine.settings import Settings
+from projections.readers import Reader
+
+log = structlog.get_logger("flowtrail.api")
+
+_CONNECTIONS_MAX = 16
+_POSTGRES_TIMEOUT_S = 3.0
+_STOP_WITHIN_S = 10
+
+
+def build(settings: Settings) -> FastAPI:
+    """The application over real servers; its lifespan opens and closes them."""
+    reader = Reader(settings.postgres, connections_max=_CONNECTIONS_MAX, timeout_s=_POSTGRES_TIMEOUT_S)
+    commands = KafkaLog(settings.kafka, settings.topic_prefix)
+    definitions = DefinitionLog(settings.kafka, settings.topic_prefix)
+    ports = Ports(
+        reads=reader,
+        store=PostgresStore(reader.pool),
+        log=commands,
+        definitions=definitions,
+        queues=KafkaQueues(settings.kafka, settings.topic_prefix, settings.partitions, settings.replication),
+        pepper=read_pepper(settings.api_pepper, settings.data),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await reader.open()
+        commands.start()
+        definitions.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(commands.close)
+            await asyncio.to_thread(definitions.close)
+            await reader.close()
+
+    return create_app(settings, ports, lifespan)
+
+
+class _Server(uvicorn.Server):
+    """Releases waiting requests when it is told to stop, instead of waiting for them."""
+
+    def __init__(self, config: uvicorn.Config, api: Api) -> None:
+        super().__init__(config)
+        self._api = api
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        log.info("stopping", signal=signal.Signals(sig).name)
+        self._api.waiters.release()
+        super().handle_exit(sig, frame)
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT. Raises InputError when the address cannot be bound."""
+    from engine.errors import InputError
+
+    app = build(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_STOP_WITHIN_S,
+    )
+    server = _Server(config, app.state.api)
+    try:
+        socket = config.bind_socket()
+    except SystemExit:
+        raise InputError(
+            f"Expected to bind {settings.api_host}:{settings.api_port} but it is taken or not ours; "
+            "set FLOWTRAIL_API_PORT"
+        ) from None
+    host, port = socket.getsockname()[:2]
+    log.info("serving", url=f"http://{host}:{port}")
+    server.run(sockets=[socket])

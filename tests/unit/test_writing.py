@@ -1,0 +1,85 @@
+"""The hand-written writers give fastavro's bytes, for every record and body."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import fastavro
+from hypothesis import given, settings
+
+from schemas import messages as m
+from schemas import writing
+from schemas.registry import NAMESPACE, newest
+from tests.unit.test_codec import event, payload, snapshot
+from tests.unit.test_codec import number as small
+from tests.unit.test_codec import text as words
+
+_RECORDS = (*m.EVENT_BODIES, m.LiveFlow, m.EndedFlow, m.Position)
+
+
+def plain(value: Any, field: str = "") -> Any:
+    """A struct as fastavro takes it, by the schema's conventions and none of the codec's code."""
+    if isinstance(value, m.Claim):
+        return {
+            "json": (f"{NAMESPACE}.Claim", {"uri": value.uri, "sha256": value.sha256, "size": value.size})
+        }
+    if isinstance(value, bytes) and field in (
+        "input",
+        "transformed",
+        "output",
+        "arguments",
+        "result",
+        "context",
+    ):
+        return {"json": value}
+    if isinstance(value, m.ActiveTask):
+        return {
+            **{name: getattr(value, name) for name in value.__struct_fields__},
+            "input": None if value.input == value.raw_input else value.input,
+            "data": None if value.data == value.input else value.data,
+        }
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, m.LiveFlow | m.EndedFlow | m.Position):
+        record = {name: getattr(value, name) for name in value.__struct_fields__}
+        if isinstance(value, m.LiveFlow):
+            record["active"] = plain(value.active)
+        return (f"{NAMESPACE}.{type(value).__name__}", record)
+    if hasattr(value, "__struct_fields__"):
+        record = {name: plain(getattr(value, name), name) for name in value.__struct_fields__}
+        if isinstance(value, m.Event):
+            record["event_id"] = value.event_id
+        return (f"{NAMESPACE}.{type(value).__name__}", record) if isinstance(value, _RECORDS) else record
+    return value
+
+
+def reference(kind: str, record: Any) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, newest(kind).parsed, record)
+    return out.getvalue()
+
+
+@given(event)
+@settings(max_examples=400)
+def test_events_are_written_as_fastavro_writes_them(value: m.Event) -> None:
+    assert writing.event(value) == reference("event", plain(value))
+
+
+@given(snapshot)
+def test_snapshots_are_written_as_fastavro_writes_them(value: m.Snapshot) -> None:
+    assert writing.snapshot(value) == reference("snapshot", {"body": plain(value)})
+
+
+@given(words, words, small, payload, small)
+def test_tasks_are_written_as_fastavro_writes_them(
+    one: str, two: str, count: int, given_: m.Payload, time: int
+) -> None:
+    value = m.Task(one, two, one, count, count, two, given_, time, None if count % 2 else one)
+    assert writing.task(value) == reference("task", plain(value))
+
+
+def test_branches_are_numbered_as_in_the_schema() -> None:
+    fields = {field["name"]: field for field in newest("event").parsed["fields"]}
+    names = [branch["name"] for branch in fields["body"]["type"]]
+    assert names == [f"{NAMESPACE}.{body.__name__}" for body in m.EVENT_BODIES]
