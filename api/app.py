@@ -10,11 +10,12 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import Lifespan
+from starlette.routing import Match, Route
+from starlette.types import Lifespan, Scope
 
 from api import bodies, definitions, flows, health, openapi, problems, registry
 from api.edge import Edge
+from api.errors import MethodNotAllowed
 from api.health import Readiness
 from api.ports import Ports
 from api.starting import start_flow
@@ -34,11 +35,11 @@ def create_app(settings: Settings, ports: Ports, lifespan: Lifespan[FastAPI] | N
     )
     app.state.api = api
     app.state.readiness = Readiness(ports)
-    app.router.routes.append(Route("/flows", start_flow, methods=["POST"]))
-    app.router.routes.append(Route("/flows/{flow_id}", flows.get_flow, methods=["GET"]))
+    app.router.routes.append(_Bare("/flows", start_flow, methods=["POST"]))
+    app.router.routes.append(_Bare("/flows/{flow_id}", flows.get_flow, methods=["GET"]))
     for room in (flows, definitions, registry, health):
         app.include_router(room.router)
-    app.router.routes.append(Route("/openapi.json", _document, methods=["GET"]))
+    app.router.routes.append(_Bare("/openapi.json", _document, methods=["GET"]))
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(RequestValidationError, _problem)
     app.add_middleware(Edge, api=api)
@@ -54,8 +55,32 @@ async def known_parameters(request: Request) -> None:
         bodies.refuse_unknown(request, {field.alias for field in dependant.query_params})
 
 
+class _Bare(Route):
+    """A Starlette route that says which route it is, as FastAPI's do; the metrics name it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return match, ({**child, "route": self} if match is Match.FULL else child)
+
+
 async def _problem(request: Request, error: Exception) -> Response:
-    return problems.answer(error, request.url.path)
+    path = request.url.path
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        allow = ", ".join(_methods(request))
+        error = MethodNotAllowed(f"Expected {allow} at {path} but found {request.method[:20]}", allow=allow)
+    return problems.answer(error, path)
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method that `request`'s path takes: two routes may share it."""
+    return [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 async def _document(request: Request) -> Response:

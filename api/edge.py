@@ -19,6 +19,7 @@ from api.metrics import IN_FLIGHT, REQUESTS, SECONDS
 from api.wiring import Api
 
 OPEN: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BODY_BYTES_MAX: Final = 1024 * 1024 + 64 * 1024
 """A definition of 1 MiB (engine.dsl.source), a payload in its request, and some room."""
 
@@ -43,8 +44,9 @@ class Edge:
                     raise  # too late for another answer: the server closes the connection
                 await problems.answer(problem, scope["path"])(scope, receive, answer)
         route = getattr(scope.get("route"), "path", "unmatched")
-        REQUESTS.labels(scope["method"], route, answer.status).inc()
-        SECONDS.labels(scope["method"], route).observe(time.perf_counter() - begun)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        REQUESTS.labels(method, route, answer.status).inc()
+        SECONDS.labels(method, route).observe(time.perf_counter() - begun)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)

@@ -22,7 +22,7 @@ HEADER: Final = "Flowtrail-Position"
 WAIT_MAX_S: Final = 10.0
 _PAUSE_S: Final = 0.005
 _OLD_S: Final = 0.1
-_TOKEN: Final = re.compile(r"(\d{1,4}):(\d{1,18})")
+_TOKEN: Final = re.compile(r"([0-9]{1,4}):([0-9]{1,18})")
 
 
 def read_tokens(text: str, partitions: int) -> dict[int, int]:

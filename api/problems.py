@@ -46,7 +46,7 @@ def answer(error: Exception, path: str) -> Response:
         headers["Retry-After"] = RETRY_AFTER_S
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="flowtrail", Basic realm="flowtrail"'
-    if isinstance(error, MethodNotAllowed) and error.extra.get("allow"):
+    if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.extra["allow"]
     return _render(status, slug, title, detail, path, extra, headers)
 
@@ -59,9 +59,6 @@ def _ours(error: Exception, path: str) -> Exception:
         match error.status_code:
             case 404:
                 return NotFound(f"Expected a route of this API but found {path}", slug="unknown-route")
-            case 405:
-                allow = (error.headers or {}).get("Allow", "")
-                return MethodNotAllowed(f"Expected one of {allow} at {path} but found another", allow=allow)
             case status if 400 <= status < 500:
                 return Invalid(f"Expected a valid request but {error.detail}")
     return error

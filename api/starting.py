@@ -46,7 +46,7 @@ class StartRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`definition` is namespace/name (its newest version) or namespace/name@version; `input` any JSON value."""
 
     definition: str
-    input: msgspec.Raw = msgspec.Raw(b"{}")
+    input: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     id: str | None = None
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from engine.errors import FlowtrailError
 from engine.runtime import kafka, topics
 from schemas import messages as m
 from schemas.codec import decode_logged, encode_command
 from schemas.registry import newest
 
 _SCHEMA = [("schema", newest("command").fingerprint)]
-_ENDS = {b"io.serverlessworkflow.workflow.completed.v1", b"io.serverlessworkflow.workflow.faulted.v1"}
+_COMPLETED = b"io.serverlessworkflow.workflow.completed.v1"
+_FAULTED = b"io.serverlessworkflow.workflow.faulted.v1"
 
 
 def start_command(flow_id: str, definition: str, data: bytes) -> bytes:
@@ -55,15 +57,18 @@ class Ends:
         self._consumer.assign(starts)
 
     def poll(self, timeout_s: float) -> Iterator[tuple[str, float]]:
-        """Flow id and the time (s) of each flow whose end has arrived."""
+        """Flow id and the time (s) of each flow that completed. Raises FlowtrailError when one faulted."""
         first = self._consumer.poll(timeout_s)
         messages = [] if first is None else [first, *self._consumer.consume(5000, 0)]
         now = time.perf_counter()
         for message in messages:
-            if message.error() is None and any(
-                name == "ce_type" and value in _ENDS for name, value in message.headers() or ()
-            ):
+            if message.error() is not None:
+                continue
+            kind = next((value for name, value in message.headers() or () if name == "ce_type"), None)
+            if kind == _COMPLETED:
                 yield (message.key() or b"").decode(), now
+            elif kind == _FAULTED:
+                raise FlowtrailError(f"Expected every flow to complete but {message.key()!r} faulted")
 
     def close(self) -> None:
         self._consumer.close()

@@ -10,5 +10,5 @@ worker = Worker("bench")
 
 
 @worker.task("step")
-def step(order: Any) -> Any:
-    return order
+def step(data: Any) -> Any:
+    return data

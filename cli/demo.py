@@ -7,6 +7,7 @@ every flow ended, on the branch an independent count says, and verified by repla
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -66,11 +67,19 @@ def demo(
         outcome = run(installation, cases, expected, turn, _say)
         _print_outcome(outcome, installation, as_json=as_json, once=once)
         if not once:
-            installation.watch()
-    if as_json:
+            _stay(outcome, as_json=as_json)
+    if once and as_json:
         _print_json(outcome)
     if outcome.differences:
         raise typer.Exit(1)
+
+
+def _stay(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(outcome)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            signal.pause()
 
 
 def _checked(ports: str | None) -> str | None:

@@ -33,6 +33,7 @@ _SOURCE: Final = Path(__file__).resolve().parents[1] / "examples" / "permit" / "
 _STARTERS: Final = 4
 _PATIENCE_S: Final = 60.0
 _POLL_S: Final = 0.1
+_DIFFERENCES_MAX: Final = 20
 
 
 @dataclass(kw_only=True)
@@ -91,8 +92,14 @@ def run(
         replay_verified=verified,
         first_id=prefix + cases[0]["case"],
     )
-    outcome.differences = [*refused, *_differences(outcome), *unverified]
+    outcome.differences = _some([*refused, *_differences(outcome), *unverified])
     return outcome
+
+
+def _some(differences: list[str]) -> list[str]:
+    """What a person can read; the count says how much more there is."""
+    left = len(differences) - _DIFFERENCES_MAX
+    return differences if left <= 0 else [*differences[:_DIFFERENCES_MAX], f"and {left} more"]
 
 
 # -- starting and waiting ------------------------------------------------------------------------------------------

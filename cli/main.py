@@ -45,6 +45,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """The exit code of one command line."""
+    try:
+        code = _dispatch(argv)
+        sys.stdout.flush()  # here, where a reader that has gone is no error yet
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception as problem:  # the last place before a traceback
+        return exit_code_of(problem)
+
+
+def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in HELP_OPTIONS:
         print(help_text())
         return 0 if argv else 2
@@ -55,16 +70,7 @@ def run(argv: list[str]) -> int:
     if noun not in NOUNS:
         print_error(f"Expected one of {', '.join(NOUNS)} but found {noun!r}{_nearest(noun)}")
         return 2
-    try:
-        return _run_noun(noun, rest)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        return _reader_gone()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception as problem:  # the last place before a traceback
-        return exit_code_of(problem)
+    return _run_noun(noun, rest)
 
 
 def help_text() -> str:

@@ -151,7 +151,9 @@ def _read(value: bytes, fingerprint: bytes | None, kinds: Sequence[str]) -> tupl
     data = io.BytesIO(value)
     data.seek(start)
     try:
-        record = _reader(data, schema.parsed, None, return_record_name=True, return_record_name_override=True)
+        record: Any = _reader(
+            data, schema.parsed, None, return_record_name=True, return_record_name_override=True
+        )
         if data.read(1):
             raise Undecodable("trailing-bytes", f"Expected the {schema.kind} to end but bytes follow it")
         latest = newest(schema.kind).version

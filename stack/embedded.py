@@ -73,6 +73,7 @@ class Stack:
         self._own_kafka = environment.get("FLOWTRAIL_KAFKA") or None
         self._own_postgres = environment.get("FLOWTRAIL_POSTGRES") or None
         self._lock: state.Lock | None = None
+        self._sockets: Path | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._state = state.State(Identity(0, 0.0))
         self._writing = threading.Lock()
@@ -102,13 +103,14 @@ class Stack:
         if self._lock is None:
             return
         self.supervisor.stop()
-        with contextlib.suppress(OSError):
-            self._socket_folder().rmdir()
+        if self._sockets is not None:
+            with contextlib.suppress(OSError):
+                self._sockets.rmdir()
         self._write(phase="stopped", processes=())
         if self._guard is not None:
-            assert self._guard.stdin is not None
-            self._guard.stdin.close()
-            self._guard.wait()
+            self._guard.kill()  # nothing is left for it to do
+            self._guard.communicate()
+            self._guard = None
         self._lock.release()
         self._lock = None
         atexit.unregister(self.stop)
@@ -231,11 +233,8 @@ class Stack:
         cluster = postgres.cluster_folder(self.data, owner)
         binaries = postgres_binaries.find(owner, postgres.major_of(cluster))
         postgres.prepare(self.data, cluster, binaries, owner)
+        self._sockets = postgres.socket_folder(cluster, owner)
         return postgres.child(cluster, binaries, owner, self.ports.postgres, self.logs / "postgres.log")
-
-    def _socket_folder(self) -> Path:
-        owner = postgres_binaries.account()
-        return postgres.socket_folder(postgres.cluster_folder(self.data, owner), owner)
 
     def _await_ready(self) -> Addresses:
         addresses = self.addresses()
@@ -271,9 +270,14 @@ class Stack:
 
     def _record(self) -> None:
         processes = tuple(
-            state.Recorded(s.child.name, s.identity.pid, s.identity.started, s.child.port, s.restarts)
+            state.Recorded(
+                s.child.name,
+                s.identity.pid if s.identity else 0,
+                s.identity.started if s.identity else 0.0,
+                s.child.port,
+                s.restarts,
+            )
             for s in self.supervisor.statuses()
-            if s.identity is not None
         )
         self._write(processes=processes)
 

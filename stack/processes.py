@@ -98,11 +98,12 @@ def with_argument(argument: str) -> Iterator[Identity]:
 
 
 def tail(log: Path, lines: int = 12) -> str:
-    """The last lines of a log, for the message about a process that ended."""
+    """The last lines of a log, for the message about a process that ended; not the frames of Java's traces."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 16_384))
             text = file.read().decode(errors="replace")
     except OSError:
         return "(no log)"
-    return "\n".join(f"  | {line}" for line in text.splitlines()[-lines:]) or "  | (the log is empty)"
+    told = [line for line in text.splitlines() if not line.startswith("\tat ")]
+    return "\n".join(f"  | {line}" for line in told[-lines:]) or "  | (the log is empty)"

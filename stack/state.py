@@ -25,7 +25,7 @@ PHASES = ("starting", "ready", "stopped")
 
 @dataclass(frozen=True)
 class Recorded:
-    """A process as the launcher last saw it; `port` 0 means that it listens on none."""
+    """A process as the launcher last saw it; `pid` 0: between two runs, `port` 0: it listens on none."""
 
     name: str
     pid: int

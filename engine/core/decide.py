@@ -18,14 +18,15 @@ from engine import VERSION
 from engine.core.evolve import FlowState, active_of
 from engine.core.faults import RUNTIME
 from engine.core.interpret import Interpreter
-from engine.core.recording import Encode, Recorded, Recording
+from engine.core.recording import PAYLOAD_BYTES_MAX, Encode, Recorded, Recording
 from engine.dsl.model import Call, Definition
 from schemas import messages as m
 from schemas.codec import encode_event
 
 FLOW_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-PAYLOAD_BYTES_MAX: Final = 262_144
-"""Payloads above this travel as claims (docs/architecture.md)."""
+
+
+__all__ = ["FLOW_ID", "PAYLOAD_BYTES_MAX", "Decision", "decide", "initial_state", "park"]
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

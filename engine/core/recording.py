@@ -20,6 +20,8 @@ from schemas import messages as m
 from schemas.codec import encode_event
 
 ENGINE: Final = m.Actor("engine", "")
+PAYLOAD_BYTES_MAX: Final = 262_144
+"""Payloads above this travel as claims (docs/architecture.md); no expression may make a larger one."""
 
 Encode = Callable[[m.Event], bytes]
 
@@ -110,5 +112,9 @@ class Recording:
             data = orjson.dumps(value)
         except (TypeError, ValueError) as problem:
             raise ExpressionError(f"Expected a JSON value but {problem}") from None
+        if len(data) > PAYLOAD_BYTES_MAX:
+            raise ExpressionError(
+                f"Expected at most {PAYLOAD_BYTES_MAX} bytes but the result has {len(data)}"
+            )
         self._values[data] = value
         return data

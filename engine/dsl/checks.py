@@ -20,7 +20,7 @@ from engine.dsl.schemas import SchemaProblem, compile_schema
 from engine.dsl.source import Source
 from engine.dsl.templates import compile_template
 
-EXPRESSIONS_MAX: Final = 2000
+EXPRESSIONS_MAX: Final = 1000
 """Different expressions of one definition: compiling one takes up to a millisecond on every node."""
 
 _NOTHING: Final = Expression("null", frozenset(), lambda _value, _arguments: None)

@@ -54,7 +54,7 @@ class Positions:
 class Chunk:
     """A partition's fetched records and where they belong."""
 
-    __slots__ = ("follows", "records", "reaches", "stamp")
+    __slots__ = ("follows", "reaches", "records", "stamp")
 
     def __init__(self, records: list[Record], stamp: int | None, follows: int | None, reaches: int) -> None:
         self.records = records

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -36,6 +36,7 @@ __all__ = [
     "admin_client",
     "create",
     "fingerprint_of",
+    "headers_of",
     "log_consumer",
     "partition_counts",
     "producer",
@@ -110,12 +111,15 @@ def log_consumer(servers: str, group: str = "flowtrail-reader", **settings: Any)
     )
 
 
+def headers_of(message: Message) -> dict[str, Any]:
+    """The record's headers; of a repeated one the last."""
+    return dict(cast("list[tuple[str, Any]]", message.headers() or ()))
+
+
 def fingerprint_of(message: Message) -> bytes | None:
     """The record's `schema` header: the CRC-64-AVRO fingerprint of its writer's schema."""
-    for name, value in message.headers() or ():
-        if name == "schema" and isinstance(value, bytes):
-            return value
-    return None
+    found = headers_of(message).get("schema")
+    return found if isinstance(found, bytes) else None
 
 
 def read_partitions(

@@ -59,9 +59,14 @@ def _evaluate(
         return 1, str(problem).encode()
     except (jaq.JaqError, TypeError, ValueError) as problem:
         return 1, shortened(str(problem)).encode("utf-8", "replace")
-    except BaseException as problem:  # MemoryError, or a Rust panic, which is no Exception: mostly memory, too
+    except (
+        BaseException
+    ) as problem:  # MemoryError, or a Rust panic, which is no Exception: mostly memory, too
         reason = shortened(f"{type(problem).__name__} {problem}".strip())
-        return 1, f"Expected a result within the sandbox's memory but the expression needs more ({reason})".encode()
+        return (
+            1,
+            f"Expected a result within the sandbox's memory but the expression needs more ({reason})".encode(),
+        )
     if len(result) > RESULT_BYTES_MAX:
         return 1, f"Expected a result of at most {RESULT_BYTES_MAX} bytes but it has {len(result)}".encode()
     return 0, result

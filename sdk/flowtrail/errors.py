@@ -75,12 +75,12 @@ class TaskError(Exception):
 
 
 def _readable(status: int, problem: dict[str, Any]) -> str:
+    """Title and detail, then a line for each problem; their messages tell their places themselves."""
     title = str(problem.get("title") or f"HTTP status {status}")
     lines = [f"{title}: {problem['detail']}" if problem.get("detail") else title]
     details = problem.get("problems")
     for place in details if isinstance(details, list) else ():
-        if isinstance(place, dict):
-            at = place.get("pointer") or "the document"
-            line = f" (line {place['line']})" if place.get("line") else ""
-            lines.append(f"  {place.get('message')} at {at}{line}")
+        message = str(place.get("message")) if isinstance(place, dict) else str(place)
+        if message not in lines[0]:
+            lines.append(f"  {message}")
     return "\n".join(lines)

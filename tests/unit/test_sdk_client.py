@@ -103,12 +103,12 @@ def test_a_problem_becomes_a_readable_error() -> None:
         "title": "The definition is not valid",
         "status": 422,
         "detail": "2 problems",
-        "problems": [{"message": "fork is not supported yet", "pointer": "/do/2", "line": 31, "column": 3}],
+        "problems": [{"message": "fork at /do/2 (line 31) is not supported yet", "pointer": "/do/2"}],
     }
     with pytest.raises(ApiError) as caught:
         client(Script(ok(problem, 422))).publish("document:\n  dsl: 1.0.0\n")
     assert str(caught.value) == (
-        "The definition is not valid: 2 problems\n  fork is not supported yet at /do/2 (line 31)"
+        "The definition is not valid: 2 problems\n  fork at /do/2 (line 31) is not supported yet"
     )
     assert (caught.value.status, caught.value.exit_code) == (422, 2)
 
