@@ -85,9 +85,10 @@ class PostgresStore:
             if durable:
                 cursor = await connection.execute(self._sql[statement], parameters)
                 return await cursor.fetchall() if cursor.description else []
-            async with connection.transaction(), connection.pipeline():
+            async with connection.transaction(), connection.pipeline() as pipeline:
                 await connection.execute(self._sql["not_durable"])
                 cursor = await connection.execute(self._sql[statement], parameters)
+                await pipeline.sync()  # until then a cursor does not know whether there are rows
                 return await cursor.fetchall() if cursor.description else []
 
 

@@ -32,7 +32,6 @@ def main() -> None:
     config: DBOSConfig = {
         "name": "bench",
         "system_database_url": POSTGRES,
-        "run_admin_server": False,
         "log_level": "ERROR",
     }
     DBOS(config=config)

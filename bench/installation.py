@@ -171,10 +171,12 @@ class Installation:
     def _await_ready(self, timeout_s: float = 60) -> None:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
-            with contextlib.suppress(OSError, urllib.error.URLError):
-                with urllib.request.urlopen(f"{self.api_url}/readyz", timeout=2) as answer:
-                    if answer.status == 200:
-                        return
+            with (
+                contextlib.suppress(OSError, urllib.error.URLError),
+                urllib.request.urlopen(f"{self.api_url}/readyz", timeout=2) as answer,
+            ):
+                if answer.status == 200:
+                    return
             time.sleep(0.1)
         raise AwayError(f"Expected the API to be ready within {timeout_s:.0f} s; logs are in {self.folder}")
 

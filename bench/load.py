@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from engine.errors import FlowtrailError
 from engine.runtime import kafka, topics
@@ -11,7 +12,7 @@ from schemas import messages as m
 from schemas.codec import decode_logged, encode_command
 from schemas.registry import newest
 
-_SCHEMA = [("schema", newest("command").fingerprint)]
+_SCHEMA: list[tuple[str, str | bytes | None]] = [("schema", newest("command").fingerprint)]
 _COMPLETED = b"io.serverlessworkflow.workflow.completed.v1"
 _FAULTED = b"io.serverlessworkflow.workflow.faulted.v1"
 
@@ -46,9 +47,8 @@ class Ends:
     """Follows the events topic from its end and reports flows that ended."""
 
     def __init__(self, servers: str, partitions: int = 8, prefix: str = "flowtrail.") -> None:
-        self._consumer = kafka.log_consumer(
-            servers, **{"fetch.wait.max.ms": 5, "enable.partition.eof": False}
-        )
+        settings: dict[str, Any] = {"fetch.wait.max.ms": 5, "enable.partition.eof": False}
+        self._consumer = kafka.log_consumer(servers, **settings)
         topic = prefix + topics.EVENTS
         starts = []
         for p in range(partitions):
@@ -64,7 +64,7 @@ class Ends:
         for message in messages:
             if message.error() is not None:
                 continue
-            kind = next((value for name, value in message.headers() or () if name == "ce_type"), None)
+            kind = kafka.headers_of(message).get("ce_type")
             if kind == _COMPLETED:
                 yield (message.key() or b"").decode(), now
             elif kind == _FAULTED:

@@ -58,8 +58,5 @@ def _await_events(installation: Installation, flows: int, timeout_s: float = 180
 
 
 def _loads(log: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in log.read_text().splitlines():
-        if '"partition loaded"' in line:
-            found.append(json.loads(line))
-    return found
+    lines = log.read_text().splitlines()
+    return [json.loads(line) for line in lines if '"partition loaded"' in line]

@@ -70,7 +70,7 @@ class Installation:
         """Returns when everything answers. Raises what says whose fault it is; the caller stops in any case."""
         self._report(f"starting Kafka and Postgres in {self.stack.data}")
         addresses = self.stack.start()
-        self.urls = {"kafka": addresses.kafka, "postgres": _without_password(addresses.postgres)}
+        self.urls = {"kafka": addresses.kafka, "postgres": postgres.without_password(addresses.postgres)}
         if not self.plan.servers_only:
             self._initialise()
             self._start_own()
@@ -165,11 +165,3 @@ class Installation:
 
     def _await(self, name: str, url: str) -> None:
         self.stack.await_child(name, lambda: http_answers(url), DEATHS_ALLOWED, READY_DEADLINE_S)
-
-
-def _without_password(url: str) -> str:
-    own = postgres.USER
-    scheme, rest = url.split("://", 1) if "://" in url else ("postgresql", url)
-    credentials, found, address = rest.rpartition("@")
-    user = credentials.split(":", 1)[0] if found else own
-    return f"{scheme}://{user}@{address}"

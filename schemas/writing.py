@@ -95,12 +95,12 @@ _BODY: Final[dict[type, Callable[[Any], bytes]]] = {
         text(b.queue) + text(b.function) + maybe_payload(b.input) + maybe_payload(b.arguments)
     ),
     m.TaskStarted: lambda b: maybe_payload(b.input),
-    m.TaskSkipped: lambda b: b"",
+    m.TaskSkipped: lambda _: b"",
     m.TaskCompleted: lambda b: (
         maybe_payload(b.result) + maybe_payload(b.output) + maybe_payload(b.context) + maybe_text(b.branch)
     ),
     m.TaskFaulted: lambda b: error(b.error) + maybe_payload(b.result),
-    m.TaskCancelled: lambda b: b"",
+    m.TaskCancelled: lambda _: b"",
 }
 _BRANCH: Final = {body: long(number) for number, body in enumerate(m.EVENT_BODIES)}
 

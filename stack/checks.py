@@ -60,7 +60,7 @@ def checks(data: Path, environment: Mapping[str, str] = os.environ) -> Iterator[
     if own_kafka:
         yield _answers("kafka (FLOWTRAIL_KAFKA)", own_kafka, kafka_answers(own_kafka), "start it")
     if own_postgres:
-        shown = own_postgres.rsplit("@", 1)[-1]
+        shown = postgres.without_password(own_postgres)
         yield _answers("postgres (FLOWTRAIL_POSTGRES)", shown, postgres_answers(own_postgres), "start it")
 
 

@@ -11,7 +11,6 @@ are only added to. A server that ends is started again, on the same port, with t
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import signal
 import subprocess
@@ -71,9 +70,10 @@ class Stack:
         self._kafka_properties = dict(kafka_properties or {})
         self._report = report
         self._own_kafka = environment.get("FLOWTRAIL_KAFKA") or None
-        self._own_postgres = environment.get("FLOWTRAIL_POSTGRES") or None
+        own_postgres = environment.get("FLOWTRAIL_POSTGRES") or None
+        self._own_postgres = postgres.require_url(own_postgres) if own_postgres else None
         self._lock: state.Lock | None = None
-        self._sockets: Path | None = None
+        self._cluster: Path | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._state = state.State(Identity(0, 0.0))
         self._writing = threading.Lock()
@@ -103,9 +103,8 @@ class Stack:
         if self._lock is None:
             return
         self.supervisor.stop()
-        if self._sockets is not None:
-            with contextlib.suppress(OSError):
-                self._sockets.rmdir()
+        if self._cluster is not None:
+            postgres.remove_socket_folder(self._cluster)
         self._write(phase="stopped", processes=())
         if self._guard is not None:
             self._guard.kill()  # nothing is left for it to do
@@ -233,7 +232,7 @@ class Stack:
         cluster = postgres.cluster_folder(self.data, owner)
         binaries = postgres_binaries.find(owner, postgres.major_of(cluster))
         postgres.prepare(self.data, cluster, binaries, owner)
-        self._sockets = postgres.socket_folder(cluster, owner)
+        self._cluster = cluster
         return postgres.child(cluster, binaries, owner, self.ports.postgres, self.logs / "postgres.log")
 
     def _await_ready(self) -> Addresses:
@@ -306,7 +305,7 @@ def _await_own(name: str, address: str, answers: Callable[[], bool]) -> None:
     while not answers():
         if time.monotonic() > end:
             variable = f"FLOWTRAIL_{name.upper()}"
-            shown = address.rsplit("@", 1)[-1]
+            shown = postgres.without_password(address) if name == "postgres" else address
             raise StackError(
                 f"Expected {name} at {shown} ({variable}) to answer but it did not for {OWN_SERVER_DEADLINE_S:g} s"
             )

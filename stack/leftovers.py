@@ -31,10 +31,13 @@ def stop_leftovers(data: Path) -> list[str]:
             stop(process.identity, number, DEADLINE_S)
             stopped.append(process.name)
     place = data / "postgres"
-    server = postgres.running(place.resolve()) if place.exists() else None
-    if server is not None:
-        stop(server, signal.SIGINT, DEADLINE_S)
-        stopped.append("postgres")
+    if place.exists():
+        cluster = place.resolve()
+        server = postgres.running(cluster)
+        if server is not None:
+            stop(server, signal.SIGINT, DEADLINE_S)
+            stopped.append("postgres")
+        postgres.remove_socket_folder(cluster)
     for broker in list(with_argument(kafka.mark(data / "kafka"))):
         stop(broker, signal.SIGTERM, DEADLINE_S)
         stopped.append("kafka")

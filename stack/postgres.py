@@ -16,11 +16,11 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psutil  # type: ignore[import-untyped]
 
-from stack.errors import StackError
+from stack.errors import Refused, StackError
 from stack.ports import HOST
 from stack.postgres_binaries import Binaries
 from stack.processes import Identity
@@ -59,6 +59,22 @@ def url(port: int, secret: str | None = None) -> str:
     """With the password for a connection; without it for people's eyes."""
     account = USER if secret is None else f"{USER}:{quote(secret, safe='')}"
     return f"postgresql://{account}@{HOST}:{port}/{DATABASE}"
+
+
+def without_password(given: str) -> str:
+    """A connection URL for people's eyes: a secret may also stand behind the question mark."""
+    parts = urlsplit(given)
+    user = f"{parts.username}@" if parts.username else ""
+    return f"{parts.scheme}://{user}{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def require_url(given: str) -> str:
+    """What the rest of the stack can probe and show: a URL, not libpq's key=value form."""
+    if urlsplit(given).scheme not in ("postgres", "postgresql") or not urlsplit(given).hostname:
+        raise Refused(
+            "Expected FLOWTRAIL_POSTGRES to be postgresql://USER:PASSWORD@HOST:PORT/DATABASE but it is not"
+        )
+    return given
 
 
 def cluster_folder(data: Path, owner: Account) -> Path:
@@ -124,8 +140,7 @@ def child(cluster: Path, binaries: Binaries, owner: Account, port: int, log: Pat
 
 def socket_folder(cluster: Path, owner: Account) -> Path:
     """A short path, for a socket's may have 107 bytes only. Refuses a folder that somebody else laid there."""
-    name = hashlib.sha256(str(cluster).encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"flowtrail-{name}"
+    folder = _socket_path(cluster)
     user, group = owner or (os.geteuid(), os.getegid())
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -134,6 +149,17 @@ def socket_folder(cluster: Path, owner: Account) -> Path:
     if folder.is_symlink() or found.st_uid != user:
         raise StackError(f"Expected {folder} to belong to Postgres's account but user {found.st_uid} owns it")
     return folder
+
+
+def remove_socket_folder(cluster: Path) -> None:
+    """After the server has ended; its socket went with it, or the folder is kept."""
+    with contextlib.suppress(OSError):
+        _socket_path(cluster).rmdir()
+
+
+def _socket_path(cluster: Path) -> Path:
+    name = hashlib.sha256(str(cluster).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"flowtrail-{name}"
 
 
 def major_of(cluster: Path) -> int | None:

@@ -173,7 +173,8 @@ def _parked(state: FlowState | None, command: m.Command) -> bool:
 
 def _dispatch(event: m.Event, body: m.TaskScheduled, state: FlowState) -> Dispatch:
     """The task message of a TaskScheduled event. It is the last event of its decision: the task is active."""
-    assert isinstance(state, m.LiveFlow) and event.task is not None
+    assert isinstance(state, m.LiveFlow)
+    assert event.task is not None
     arguments = body.arguments
     if arguments is None:
         arguments = next(active.input for active in state.active if active.task == event.task)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Never
+from typing import Any, Final
 
 from engine.core.evolve import active_of, scope_data, scope_of
 from engine.core.faults import Fault, expression_failed, invalid, runtime_failed
@@ -147,7 +147,7 @@ class Interpreter:
                 branch, directive = self._choose(task, raw, data)
                 return self._complete(task, run, 1, raw, data, data, branch=branch, directive=directive)
             case Raise():
-                self._raise(task, raw, data)
+                raise self._raised(task, raw, data)
             case Do():
                 rec.emit(m.TaskStarted(input=changed), task.pointer, run, 1)
                 return task.first
@@ -175,16 +175,16 @@ class Interpreter:
                 return case.name, case.then
         return default
 
-    def _raise(self, task: Raise, raw: bytes, data: bytes) -> Never:
+    def _raised(self, task: Raise, raw: bytes, data: bytes) -> Fault:
         arguments = self._arguments(task.error, task, raw=raw, data=data)
         error = self._value(task.error, self.recording.value(data), arguments, "raise")
         kind, status = error.get("type"), error.get("status")
         if not isinstance(kind, str) or not isinstance(status, int) or isinstance(status, bool):
-            raise expression_failed(
+            return expression_failed(
                 "raise", f"Expected a type and a whole status but found {kind!r}, {status!r}"
             )
         title, detail = error.get("title"), error.get("detail")
-        raise Fault(
+        return Fault(
             m.Error(
                 kind,
                 status,

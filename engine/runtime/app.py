@@ -54,15 +54,15 @@ def build(settings: Settings, definitions: Definitions) -> Any:
     commands = app.topic(topic_name, schema=RawSchema(), acks=False)
 
     @app.on_partitions_revoked.connect
-    async def revoked(app: Any, revoked: Any, **_: Any) -> None:
+    async def revoked(_app: Any, **_: Any) -> None:
         await ownership.revoked()
 
     @app.on_rebalance_complete.connect
-    async def assigned(app: Any, **_: Any) -> None:
+    async def assigned(_app: Any, **_: Any) -> None:
         await ownership.assigned()
 
     @app.on_before_shutdown.connect
-    async def closing(app: Any, **_: Any) -> None:
+    async def closing(_app: Any, **_: Any) -> None:
         await ownership.close()
 
     @app.agent(commands)
@@ -77,7 +77,7 @@ def build(settings: Settings, definitions: Definitions) -> Any:
 
     @app.task
     async def watch() -> None:
-        await Watchdog(app, ownership, topic_name, settings.watchdog_s).run()
+        await Watchdog(app, ownership, settings.kafka, topic_name, settings.watchdog_s).run()
 
     return app
 

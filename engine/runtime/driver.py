@@ -127,7 +127,7 @@ class RawSchema(faust.Schema):
         default_payload: Any = None,
         **_: Any,
     ) -> Any:
-        async def decode(message: Any, propagate: bool = False) -> Any:
+        async def decode(message: Any, **_: Any) -> Any:
             return faust.Event(app, message.key, message.value, {}, message)
 
         return decode

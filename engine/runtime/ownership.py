@@ -14,6 +14,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -94,14 +95,14 @@ class Ownership:
             return
         if known is not None:
             await known.close()
+        tp = TP(self._topic, number)
         for _ in range(_TRIES):
-            tp = TP(self._topic, number)
             made = self.partitions[number] = self._make(
                 number,
                 on_lost=self._on_lost,
                 on_defect=leave,
-                on_full=lambda: self._app.consumer.on_buffer_full(tp),
-                on_room=lambda: self._app.consumer.on_buffer_drop(tp),
+                on_full=partial(self._full, tp),
+                on_room=partial(self._room, tp),
             )
             try:
                 await made.open()
@@ -112,6 +113,12 @@ class Ownership:
             if self.partitions.get(number) is not made:
                 return
         leave(f"Expected to open partition {number} but {_TRIES} tries failed")
+
+    def _full(self, tp: TP) -> None:
+        self._app.consumer.on_buffer_full(tp)
+
+    def _room(self, tp: TP) -> None:
+        self._app.consumer.on_buffer_drop(tp)
 
     # -- reload in place ----------------------------------------------------------------------------------------
 

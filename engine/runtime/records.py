@@ -20,7 +20,7 @@ from schemas.registry import newest
 
 POSITION_KEY: Final = b"@position"
 
-Header = tuple[str, bytes]
+Header = tuple[str, str | bytes | None]
 Produce = tuple[str, bytes | None, bytes | None, list[Header]]
 """Topic without prefix, key, value, headers."""
 

@@ -22,8 +22,9 @@ _EVERY_S: Final = 2.0
 class Watchdog:
     """Looks every two seconds; `limit_s` is how long no progress is endured."""
 
-    def __init__(self, app: Any, ownership: Ownership, topic: str, limit_s: float) -> None:
+    def __init__(self, app: Any, ownership: Ownership, servers: str, topic: str, limit_s: float) -> None:
         self._app = app
+        self._servers = servers
         self._ownership = ownership
         self._topic = topic
         self._limit_s = limit_s
@@ -45,14 +46,15 @@ class Watchdog:
                 log.info("could not look", problem=f"{type(problem).__name__}: {problem}")
 
     async def _broker_answers(self) -> bool:
-        bootstrap = str(self._app.conf.broker[0].netloc)
-        host, _, port = bootstrap.rpartition(":")
-        try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 1.0)
-        except (OSError, TimeoutError):
-            return False
-        writer.close()
-        return True
+        for server in self._servers.split(","):
+            host, _, port = server.rpartition(":")
+            try:
+                _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 1.0)
+            except (OSError, TimeoutError):
+                continue
+            writer.close()
+            return True
+        return False
 
     def _look(self, now: float) -> None:
         self._rebalancing_for = self._rebalancing_for + _EVERY_S if self._app.rebalancing else 0.0

@@ -2,13 +2,14 @@
 
 FAIL names the step and which time it is reached: `begun:2` kills the process with -9 right after the second
 `begin_transaction`. `raise:1` raises inside the agent's call, `abort:1` and `uncertain:1` make a commit fail as a broker
-would. The product itself has no such hooks: its producer is wrapped here.
+would; `hang:1` never returns from one. The product itself has no such hooks: its producer is wrapped here.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from typing import Any
 
@@ -50,6 +51,8 @@ class FailingProducer:
     def commit_transaction(self, timeout: float) -> None:
         self._inner.flush(timeout)
         kill_at("produced")
+        if due("hang"):
+            time.sleep(3600)
         if due("abort"):
             self._inner.abort_transaction(timeout)
             raise kafka.KafkaException(kafka.KafkaError(kafka.KafkaError._INCONSISTENT, "aborted on purpose"))

@@ -6,6 +6,7 @@ A new version of Faust, mode, aiokafka or confluent-kafka may be taken when thes
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -238,3 +239,24 @@ def test_commands_that_cannot_be_done_are_recorded_as_rejections(cluster: Cluste
 
     wait_for(lambda: codes() == {"flow-ended", "unknown-flow", "unknown-definition"}, what="three rejections")
     cluster.assert_exact(names)
+
+
+def test_a_partition_that_stands_still_ends_the_process(cluster: Cluster) -> None:
+    cluster.publish(INLINE)
+    process = cluster.start(fail="hang:1", FLOWTRAIL_WATCHDOG_S="3")
+    names = cluster.begin(40)
+    assert process.wait(60) == 70
+    assert [e["why"] for e in cluster.said("ending this process")][0].startswith("Expected partition")
+    cluster.start()
+    cluster.wait_ended(names)
+    cluster.assert_exact(names)
+
+
+def test_an_idle_engine_with_a_watchdog_stays(cluster: Cluster) -> None:
+    cluster.publish(INLINE)
+    process = cluster.start(FLOWTRAIL_WATCHDOG_S="2")
+    names = cluster.begin(40)
+    cluster.wait_ended(names)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(7)
+    assert cluster.said("could not look") == []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from engine.core.evolve import BrokenLog
 from engine.dsl.compile import compile_definition
 from engine.dsl.model import Definition
 from engine.dsl.source import parse
+from engine.simulation.log import PartitionLog
 from engine.simulation.world import Broken, World
 
 LINE = """
@@ -79,17 +81,22 @@ def test_flows_survive_crashes_duplicates_reordering_and_rebalances(
         assert fenced > len(seeds) / 2
 
 
-def test_a_broken_engine_is_found(definitions: list[Definition], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The checker is not blind: a node that restores nothing, or a zombie that is not fenced, is named."""
-    with monkeypatch.context() as patch:
-        patch.setattr(World, "_restore", lambda self, log: ({}, -1))
-        with pytest.raises((Broken, Exception)):
-            for seed in range(20):
-                World(seed, definitions, INPUTS).run()
-    from engine.simulation.log import PartitionLog
+def run_twenty(definitions: list[Definition]) -> None:
+    for seed in range(20):
+        World(seed, definitions, INPUTS).run()
 
-    with monkeypatch.context() as patch:
-        patch.setattr(PartitionLog, "fence", lambda self: 0)
-        with pytest.raises((Broken, Exception)):
-            for seed in range(20):
-                World(seed, definitions, INPUTS).run()
+
+def test_a_node_that_restores_nothing_is_found(
+    definitions: list[Definition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(World, "_restore", lambda self, log: ({}, -1))
+    with pytest.raises((Broken, BrokenLog)):
+        run_twenty(definitions)
+
+
+def test_a_zombie_that_is_not_fenced_is_found(
+    definitions: list[Definition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PartitionLog, "fence", lambda self: 0)
+    with pytest.raises((Broken, BrokenLog)):
+        run_twenty(definitions)

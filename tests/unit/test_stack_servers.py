@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from stack import jars, kafka, postgres, postgres_binaries
-from stack.errors import StackError
+from stack.embedded import Stack
+from stack.errors import Refused, StackError
 
 
 def program(folder: Path, name: str, says: str) -> Path:
@@ -130,6 +131,26 @@ def test_the_password_is_generated_once_and_only_its_owner_reads_it(tmp_path: Pa
     assert (tmp_path / "postgres-password").stat().st_mode & 0o777 == 0o600
     assert postgres.url(1, "a/b") == "postgresql://flowtrail:a%2Fb@127.0.0.1:1/flowtrail"
     assert postgres.url(1) == "postgresql://flowtrail@127.0.0.1:1/flowtrail"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("postgresql://a:secret@h:1/d", "postgresql://a@h:1/d"),
+        ("postgres://h/d?password=secret", "postgres://h/d"),
+        ("postgresql://a:se%40cret@[::1]:5/d?sslmode=require", "postgresql://a@[::1]:5/d"),
+    ],
+)
+def test_a_url_for_peoples_eyes_has_no_password(given: str, shown: str) -> None:
+    assert postgres.require_url(given) == given
+    assert postgres.without_password(given) == shown
+
+
+@pytest.mark.parametrize("given", ["host=h password=secret", "h:5432", "postgresql://", "http://h/d"])
+def test_a_server_of_ones_own_must_be_a_url(given: str, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="Expected FLOWTRAIL_POSTGRES to be postgresql://") as refused:
+        Stack(tmp_path, environment={"FLOWTRAIL_POSTGRES": given})
+    assert "secret" not in str(refused.value)
 
 
 def test_a_lock_file_with_a_strangers_pid_is_removed(tmp_path: Path) -> None:
