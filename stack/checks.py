@@ -60,8 +60,16 @@ def checks(data: Path, environment: Mapping[str, str] = os.environ) -> Iterator[
     if own_kafka:
         yield _answers("kafka (FLOWTRAIL_KAFKA)", own_kafka, kafka_answers(own_kafka), "start it")
     if own_postgres:
-        shown = postgres.without_password(own_postgres)
-        yield _answers("postgres (FLOWTRAIL_POSTGRES)", shown, postgres_answers(own_postgres), "start it")
+        yield _own_postgres(own_postgres)
+
+
+def _own_postgres(url: str) -> Check:
+    name = "postgres (FLOWTRAIL_POSTGRES)"
+    try:
+        shown = postgres.without_password(postgres.require_url(url))
+    except StackError as problem:
+        return Check(f"{name} answers", False, str(problem), "export FLOWTRAIL_POSTGRES=postgresql://...")
+    return _answers(name, shown, postgres_answers(url), "start it")
 
 
 def _python() -> Check:

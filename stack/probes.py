@@ -17,18 +17,18 @@ STARTING_UP = b"57P03"
 
 def kafka_answers(server: str, timeout_s: float = 2.0) -> bool:
     """Whether a metadata request names at least one broker: only an unfenced broker is in the answer."""
-    host, port = host_and_port(server.split(",")[0], 9092)
     client = b"flowtrail-probe"
     # header v1: key, version, correlation id, client id; body: no topics
     request = struct.pack(">hhih", METADATA_KEY, METADATA_VERSION, 1, len(client)) + client
     request += struct.pack(">i", 0)
     try:
+        host, port = host_and_port(server.split(",")[0], 9092)
         with socket.create_connection((host, port), timeout_s) as link:
             link.settimeout(timeout_s)
             link.sendall(struct.pack(">i", len(request)) + request)
             size = struct.unpack(">i", _read(link, 4))[0]
             answer = _read(link, min(size, 65_536))
-    except (OSError, EOFError):
+    except (OSError, EOFError, ValueError):
         return False
     return len(answer) >= 8 and int(struct.unpack(">ii", answer[:8])[1]) > 0
 

@@ -54,15 +54,15 @@ def build(settings: Settings, definitions: Definitions) -> Any:
     commands = app.topic(topic_name, schema=RawSchema(), acks=False)
 
     @app.on_partitions_revoked.connect
-    async def revoked(_app: Any, **_: Any) -> None:
+    async def revoked(*_: Any, **__: Any) -> None:
         await ownership.revoked()
 
     @app.on_rebalance_complete.connect
-    async def assigned(_app: Any, **_: Any) -> None:
+    async def assigned(*_: Any, **__: Any) -> None:
         await ownership.assigned()
 
     @app.on_before_shutdown.connect
-    async def closing(_app: Any, **_: Any) -> None:
+    async def closing(*_: Any, **__: Any) -> None:
         await ownership.close()
 
     @app.agent(commands)

@@ -127,7 +127,7 @@ class RawSchema(faust.Schema):
         default_payload: Any = None,
         **_: Any,
     ) -> Any:
-        async def decode(message: Any, **_: Any) -> Any:
+        async def decode(message: Any, *_: Any, **__: Any) -> Any:
             return faust.Event(app, message.key, message.value, {}, message)
 
         return decode

@@ -7,14 +7,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
+from psycopg.conninfo import make_conninfo
 
 from stack.ports import free_port
+from tests.conftest import Servers
 
 PARTITIONS = 4
 
@@ -104,6 +109,10 @@ class Installed:
             process.kill()
             process.wait()
 
+    def logs(self) -> str:
+        """The ends of all logs, for a test that failed."""
+        return "".join(f"\n{file.name}: {file.read_text()[-2000:]}" for file in self.data.glob("*.log"))
+
     def client(self, key: str | None = None) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=30)
@@ -116,3 +125,27 @@ class Installed:
 
     def ready(self, timeout_s: float = 60) -> None:
         until(lambda: self.status("/readyz") == 200, timeout_s, "the API to be ready")
+
+
+@contextmanager
+def installation(servers: Servers, folder: Path) -> Iterator[Installed]:
+    """All of it: servers prepared, API, projections and engine running, ORDER and CALL published, a flow done."""
+    name = f"t{uuid.uuid4().hex[:10]}"
+    with psycopg.connect(servers.postgres, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    made = Installed(servers.kafka, make_conninfo(servers.postgres, dbname=name), f"{name}.", folder)
+    try:
+        made.command("admin", "init")
+        for words in (("api", "run"), ("projections", "run"), ("engine", "run")):
+            made.start(*words)
+        made.ready()
+        with made.client() as http:
+            for text in (ORDER, CALL):
+                answer = http.post("/definitions", content=text, headers={"Content-Type": "application/yaml"})
+                assert answer.status_code == 201, answer.text
+            body = {"definition": "shop/order", "input": {"amount": 1}}
+            answer = http.post("/flows?wait=completed&timeout=60", json=body, timeout=70)
+            assert answer.status_code == 200, answer.text + made.logs()
+        yield made
+    finally:
+        made.close()

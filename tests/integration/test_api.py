@@ -7,23 +7,20 @@ import os
 import signal
 import stat
 import threading
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from engine.runtime import kafka
 from schemas import messages as m
 from schemas.codec import decode_command
 from stack.embedded import Stack
 from tests.conftest import Servers
-from tests.integration.api_process import CALL, ORDER, PARTITIONS, Installed, until
+from tests.integration.api_process import ORDER, PARTITIONS, Installed, installation, until
 from tests.unit.api_calls import problem
 
 YAML = {"Content-Type": "application/yaml"}
@@ -31,29 +28,8 @@ YAML = {"Content-Type": "application/yaml"}
 
 @pytest.fixture(scope="module")
 def installed(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    name = f"t{uuid.uuid4().hex[:10]}"
-    with psycopg.connect(servers.postgres, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    postgres = make_conninfo(**conninfo_to_dict(servers.postgres) | {"dbname": name})
-    made = Installed(servers.kafka, postgres, f"{name}.", tmp_path_factory.mktemp("api"))
-    try:
-        made.command("admin", "init")
-        for words in (("api", "run"), ("projections", "run"), ("engine", "run")):
-            made.start(*words)
-        made.ready()
-        with made.client() as http:
-            for text in (ORDER, CALL):
-                assert http.post("/definitions", content=text, headers=YAML).status_code == 201
-            until(lambda: ended(http, "warm"), 60, "the first flow to end")
+    with installation(servers, tmp_path_factory.mktemp("installed")) as made:
         yield made
-    finally:
-        made.close()
-
-
-def ended(http: httpx.Client, flow_id: str) -> bool:
-    body = {"definition": "shop/order", "input": {"amount": 1}, "id": flow_id}
-    answer = http.post("/flows?wait=completed&timeout=1", json=body, headers={"Idempotency-Key": flow_id})
-    return answer.status_code == 200
 
 
 @pytest.fixture
@@ -173,7 +149,7 @@ def test_a_refused_command_is_found_among_the_rejections(installed: Installed, h
 
     command = m.Command("late", "no-such-flow", 0, m.Actor("worker", "w"), m.CompleteTask("/x", 1, 1, b"1"))
     producer = kafka.producer(installed.kafka)
-    headers = [("schema", newest("command").fingerprint)]
+    headers: list[tuple[str, str | bytes | None]] = [("schema", newest("command").fingerprint)]
     producer.produce(f"{installed.prefix}commands", encode_command(command), "no-such-flow", headers=headers)
     producer.flush(10)
     found = until(
@@ -184,7 +160,7 @@ def test_a_refused_command_is_found_among_the_rejections(installed: Installed, h
 
 def test_nasty_values_come_back_as_they_went_in(http: httpx.Client) -> None:
     text = '{"amount": 1.0, "z": "\\u0000\\u00e9 \\"\\\\", "a": [1e2, -0.0, 12345678901234567890]}'
-    body = '{"definition":"shop/order","input":%s}' % text
+    body = f'{{"definition":"shop/order","input":{text}}}'
     answer = http.post("/flows?wait=completed", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 200
     assert f'"input":{text}' in answer.text

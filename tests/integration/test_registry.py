@@ -6,39 +6,24 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from schemas import messages as m
 from schemas.codec import decode_command
 from schemas.registry import newest, released
 from tests.conftest import Servers
-from tests.integration.api_process import ORDER, PARTITIONS, Installed, until
+from tests.integration.api_process import PARTITIONS, Installed, installation, until
 
 
 @pytest.fixture(scope="module")
 def installed(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    name = f"t{uuid.uuid4().hex[:10]}"
-    with psycopg.connect(servers.postgres, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    postgres = make_conninfo(**conninfo_to_dict(servers.postgres) | {"dbname": name})
-    made = Installed(servers.kafka, postgres, f"{name}.", tmp_path_factory.mktemp("registry"))
-    try:
-        made.command("admin", "init")
-        for words in (("api", "run"), ("projections", "run"), ("engine", "run")):
-            made.start(*words)
-        made.ready()
-        with made.client() as http:
-            http.post("/definitions", content=ORDER, headers={"Content-Type": "application/yaml"})
+    with installation(servers, tmp_path_factory.mktemp("installed")) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture
@@ -65,10 +50,11 @@ def raw(installed: Installed, topic: str) -> list[Any]:
     while open_ends:
         message = consumer.poll(20)
         assert message is not None, "Kafka is silent"
-        if message.error() is None:
+        problem = message.error()
+        if problem is None:
             found.append(message)
         else:
-            assert message.error().code() == KafkaError._PARTITION_EOF
+            assert problem.code() == KafkaError._PARTITION_EOF
             open_ends -= 1
     consumer.close()
     return found
@@ -105,7 +91,9 @@ def test_a_stock_serializer_starts_a_flow_straight_on_kafka(
     command = decode_command(value)
     assert command.body == m.StartFlow("shop/order", b'{"amount": 21}')
     with installed.client() as http:
-        flow = http.get("/flows/upstream-1?wait=completed&timeout=30").json()
+        answer = http.get("/flows/upstream-1?wait=completed&timeout=25")
+    flow = answer.json()
+    assert answer.status_code == 200, answer.text + installed.logs()
     assert (flow["status"], flow["output"]) == ("completed", {"amount": 42})
     assert flow["started_by"] == {"kind": "user", "id": "upstream"}
 

@@ -186,6 +186,9 @@ def test_doctor_names_the_next_command_for_a_server_that_is_away(tmp_path: Path)
     assert not found["kafka (FLOWTRAIL_KAFKA) answers"]["ok"]
     assert found["postgres (FLOWTRAIL_POSTGRES) answers"]["next_command"]
     assert "secret" not in done.stdout
+    keys = flowtrail("doctor", "--data", str(tmp_path), FLOWTRAIL_POSTGRES="host=h password=secret").stdout
+    assert "Expected FLOWTRAIL_POSTGRES to be postgresql://" in keys
+    assert "secret" not in keys
     text = flowtrail("doctor", "--data", str(tmp_path), **away).stdout
     assert "python: OK" in text
     assert "  next: " in text

@@ -74,6 +74,7 @@ def test_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert not kafka_answers(f"127.0.0.1:{port}")
+    assert not kafka_answers("127.0.0.1:port")
     assert not postgres_answers(f"postgresql://127.0.0.1:{port}/x")
     assert not http_answers(f"http://127.0.0.1:{port}/readyz")
 
