@@ -23,6 +23,7 @@ class Progress:
         self.started = 0
         self.ended = 0
         self._shown_at = 0.0
+        self._line_shown = (-1, -1)
         self._bars: Bars | None = None
         self._tasks: tuple[TaskID, TaskID] | None = None
         self._every_s = _BAR_EVERY_S if sys.stderr.isatty() else _LINE_EVERY_S
@@ -50,9 +51,11 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bars is not None:
+        if self._bars is not None and self._tasks is not None:
+            self._bars.update(self._tasks[0], completed=self.started)
+            self._bars.update(self._tasks[1], completed=self.ended)
             self._bars.stop()
-        elif kind is None:
+        elif kind is None and self._line_shown != (self.started, self.ended):
             self._line()
 
     def due(self) -> bool:
@@ -64,12 +67,14 @@ class Progress:
             return
         self._shown_at = time.monotonic()
         if self._bars is None or self._tasks is None:
-            self._line()
+            if self._line_shown != (started, ended):
+                self._line()
         else:
             self._bars.update(self._tasks[0], completed=started)
             self._bars.update(self._tasks[1], completed=ended)
 
     def _line(self) -> None:
+        self._line_shown = (self.started, self.ended)
         print(
             f"{self.started} of {self.flows} flows started, {self.ended} ended", file=sys.stderr, flush=True
         )

@@ -132,6 +132,7 @@ def _start(
                     refused.append(f"Expected flow {starts[started]} to start but {refusal}")
                 except Unreachable as silence:
                     raise AwayError(str(silence)) from None
+                progress.started = number
                 if progress.due():
                     progress.show(number, ended())
         except BaseException:

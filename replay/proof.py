@@ -150,7 +150,9 @@ def _difference(definition: Definition | None, stored: list[Stored]) -> Differen
     _, again = verify_flow(definition, [*stored[:at], linked])
     if not again:
         return found[0]
-    return replace(again[0], text=f"{again[0].text}; event {at + 1} does not hold the hash of the event before it")
+    return replace(
+        again[0], text=f"{again[0].text}; event {at + 1} does not hold the hash of the event before it"
+    )
 
 
 def _key_text(flow_id: str, key: bytes | None) -> str:

@@ -31,7 +31,7 @@ from schemas import messages as m
 _SQL: Final = replay_statements("read_model")
 _READS: Final = statements("reads")
 _LINES_MAX: Final = 5000
-_POLL_S: Final = 0.05
+_POLL_S: Final = 0.1
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -52,7 +52,9 @@ def connect(postgres: str, *, autocommit: bool) -> psycopg.Connection[Any]:
             connect_timeout=5,
         )
     except psycopg.OperationalError as problem:
-        text = f"Expected Postgres to answer but {str(problem).strip()}; --no-read-model verifies the log alone"
+        text = (
+            f"Expected Postgres to answer but {str(problem).strip()}; --no-read-model verifies the log alone"
+        )
         raise AwayError(text) from None
     if not autocommit:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -69,7 +71,9 @@ class Snapshot:
             migrations.check(self._connection)
             (name,) = self._one("snapshot")
             asked = queries.positions(topic)
-            found = asked.answer(self._connection.execute(_READS[asked.statement], asked.parameters).fetchall())
+            found = asked.answer(
+                self._connection.execute(_READS[asked.statement], asked.parameters).fetchall()
+            )
             positions = {row.partition: row.next_offset for row in found if row.projection == PROJECTION}
             flows = dict(self._connection.execute(_SQL["flows_by_partition"]).fetchall())
         except BaseException:
@@ -96,15 +100,15 @@ def wait_for_projection(
 ) -> None:
     """Returns when the read model has folded every record of `spans` (with `key`: of that flow), or after `grace_s`."""
     deadline = time.monotonic() + grace_s
+    before: Spans | None = None
     with connect(postgres, autocommit=True) as connection:
         migrations.check(connection)
-        while True:
-            behind = _behind(connection, topic, spans)
+        while (behind := _behind(connection, topic, spans)) and time.monotonic() < deadline:
             # a position may stand before the markers at the log's end: only records make it late
-            if next(scan(servers, topic, behind, key=key), None) is None or time.monotonic() > deadline:
+            if behind == before and next(scan(servers, topic, behind, key=key), None) is None:
                 return
-            while behind == _behind(connection, topic, spans) and time.monotonic() < deadline:
-                time.sleep(_POLL_S)
+            before = behind
+            time.sleep(_POLL_S)
 
 
 def _behind(connection: psycopg.Connection[Any], topic: str, spans: Spans) -> dict[int, tuple[int, int]]:
@@ -164,6 +168,8 @@ class Comparison:
             self._compare_flows()
 
     def rejection(self, rejection: m.Rejection, record: Record) -> None:
+        if record.partition != self._partition:
+            return
         if record.offset >= self._bound:
             self.report.behind += 1
             return
@@ -177,6 +183,8 @@ class Comparison:
             self._compare_rejections(record.offset + 1)
 
     def unreadable(self, record: Record) -> None:
+        if record.partition != self._partition:
+            return
         if record.offset >= self._bound:
             self.report.behind += 1
         else:
@@ -248,7 +256,9 @@ class Comparison:
         rows = self._joined.execute(_SQL["flows_in_partition"], {"partition": self._partition}).fetchall()
         for (flow_id,) in rows:
             if flow_id not in self._seen and flow_id not in different:
-                text = f"Expected no row but found one; partition {self._partition} of the log has no such flow"
+                text = (
+                    f"Expected no row but found one; partition {self._partition} of the log has no such flow"
+                )
                 self.report.add(RowFinding(flow_id, "flows", flow_id, text))
 
 

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from stack.errors import Refused
 

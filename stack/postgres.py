@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from stack.errors import Refused, StackError
 from stack.ports import HOST

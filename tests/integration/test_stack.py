@@ -244,7 +244,7 @@ def test_a_killed_launcher_and_what_it_leaves(tmp_path: Path) -> None:
 
 
 def kill_with_guard(launcher: int) -> None:
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     guards = [p for p in psutil.Process(launcher).children() if "stack.leftovers" in p.cmdline()]
     assert len(guards) == 1
