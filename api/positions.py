@@ -15,13 +15,12 @@ from api.errors import Behind, Invalid
 from api.gathered import Gathered
 from api.metrics import WAITERS
 from api.ports import Reads
-from engine.errors import AwayError
 from projections.queries import positions
 
 HEADER: Final = "Flowtrail-Position"
 WAIT_MAX_S: Final = 10.0
 _PAUSE_S: Final = 0.005
-_OLD_S: Final = 0.1
+_OLD_S: Final = 0.02
 _TOKEN: Final = re.compile(r"([0-9]{1,4}):([0-9]{1,18})")
 
 
@@ -51,7 +50,6 @@ class Positions:
         self._known: dict[int, int] = {}
         self._at = float("-inf")
         self._shared: Gathered[None, dict[int, int]] = Gathered(self._load)
-        self._refreshing: asyncio.Task[None] | None = None
 
     async def now(self) -> dict[int, int]:
         """Partition -> offset of the last command whose consequences are in the read models, just read."""
@@ -79,22 +77,11 @@ class Positions:
 
     async def header(self, partition: int | None = None) -> dict[str, str]:
         """What an answer begun now is at least as of, in one partition or in all of them."""
-        loop = asyncio.get_running_loop()
-        if not self._known:
+        if asyncio.get_running_loop().time() - self._at > _OLD_S:
             await self.now()
-        elif loop.time() - self._at > _OLD_S and self._refreshing is None:
-            self._refreshing = asyncio.create_task(self._refresh())
         shown = {partition: self._known.get(partition, -1)} if partition is not None else self._known
         value = ",".join(token(p, offset) for p, offset in sorted(shown.items()) if offset >= 0)
         return {HEADER: value} if value else {}
-
-    async def _refresh(self) -> None:
-        try:
-            await self.now()
-        except AwayError:
-            pass  # the answer itself will say so
-        finally:
-            self._refreshing = None
 
     async def _load(self, _: list[None]) -> dict[None, dict[int, int]]:
         found: dict[int, int] = {}

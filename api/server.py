@@ -23,6 +23,7 @@ from api.ports import Ports
 from api.queues import KafkaQueues
 from api.store import PostgresStore
 from api.wiring import Api
+from engine.errors import InputError
 from engine.runtime.definitions import DefinitionLog
 from engine.settings import Settings
 from projections.readers import Reader
@@ -64,7 +65,7 @@ def build(settings: Settings) -> FastAPI:
 
 
 class _Server(uvicorn.Server):
-    """Releases waiting requests when it is told to stop, instead of waiting for them."""
+    """Releases waiting requests when it is told to stop, and then ends with 0: uvicorn's own would die of the signal."""
 
     def __init__(self, config: uvicorn.Config, api: Api) -> None:
         super().__init__(config)
@@ -73,13 +74,12 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         log.info("stopping", signal=signal.Signals(sig).name)
         self._api.waiters.release()
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit  # the second signal means: at once
+        self.should_exit = True
 
 
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Raises InputError when the address cannot be bound."""
-    from engine.errors import InputError
-
     app = build(settings)
     config = uvicorn.Config(
         app,

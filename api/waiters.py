@@ -92,9 +92,15 @@ class Waiters:
         commands = [waiter.command_id for waiter in waiters if waiter.command_id is not None]
         for outcome in await self._outcomes(list(self._waiting), commands):
             for waiter in self._waiting.get(outcome.flow_id, ()):
-                mine = outcome.code is None or outcome.command_id == waiter.command_id
-                if mine and not waiter.future.done():
+                if _concerns(outcome, waiter) and not waiter.future.done():
                     waiter.future.set_result(outcome)
         newest = max(waiter.since for waiter in waiters)
         quick = asyncio.get_running_loop().time() - newest < _QUICK_FOR_S
         return QUICK_PAUSE_S if quick else SLOW_PAUSE_S
+
+
+def _concerns(outcome: Outcome, waiter: _Waiter) -> bool:
+    """Who started the flow waits for that very start: when another one won, its own refusal is its outcome."""
+    if waiter.command_id is None:
+        return outcome.code is None
+    return outcome.command_id == waiter.command_id

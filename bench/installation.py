@@ -123,38 +123,42 @@ class Installation:
         self.folder = Path(tempfile.mkdtemp(prefix="flowtrail-bench-"))
         self._engines, self._workers, self._keep = engines, workers, keep
         self.partitions = partitions
+        self.metrics: dict[str, int] = {}
         self.stack = Stack(self.folder / "data", ports="auto", kafka_properties=kafka_properties)
 
     def __enter__(self) -> Installation:
         try:
             addresses = self.stack.start()
             self.kafka, self.postgres = addresses.kafka, addresses.postgres
-            port = free_port()
-            self.api_url = f"http://127.0.0.1:{port}"
+            self.api_port = free_port()
+            self.api_url = f"http://127.0.0.1:{self.api_port}"
             self.environment = {
                 "FLOWTRAIL_KAFKA": self.kafka,
                 "FLOWTRAIL_POSTGRES": self.postgres,
                 "FLOWTRAIL_DATA": str(self.folder),
                 "FLOWTRAIL_API_URL": self.api_url,
-                "FLOWTRAIL_API_PORT": str(port),
+                "FLOWTRAIL_API_PORT": str(self.api_port),
                 "FLOWTRAIL_PARTITIONS": str(self.partitions),
                 "FLOWTRAIL_LOG_LEVEL": "info",
             }
             self._initialise()
             self.processes = Processes(self.folder, self.environment)
-            self.processes.start("api", "api", "run")
-            self.processes.start("projections", "projections", "run")
+            self._start("api", "api", "run")
+            self._start("projections", "projections", "run")
             for i in range(self._engines):
-                self.processes.start(f"engine{i}", "engine", "run", "--instance", f"e{i}")
+                self._start(f"engine{i}", "engine", "run", "--instance", f"e{i}")
             self._await_ready()
             for i in range(self._workers):
-                self.processes.start(
-                    f"worker{i}", "worker", "run", f"{WORKER_FILE}:worker", "--instance", f"w{i}"
-                )
+                self._start(f"worker{i}", "worker", "run", f"{WORKER_FILE}:worker", "--instance", f"w{i}")
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
+
+    def _start(self, name: str, *argv: str) -> None:
+        """`metrics` says where the process serves /metrics: the API on its own port, the others on one each."""
+        self.metrics[name] = self.api_port if name == "api" else free_port()
+        self.processes.start(name, *argv, environment={"FLOWTRAIL_METRICS_PORT": str(self.metrics[name])})
 
     def _initialise(self) -> None:
         argv = [sys.executable, "-m", "cli.main", "admin", "init"]

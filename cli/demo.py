@@ -56,12 +56,13 @@ def demo(
     signal.signal(signal.SIGTERM, _interrupt)
     chosen_ports = _checked(ports)
     log = given or (REAL_LOG if REAL_LOG.is_file() else None)
-    cases = list(read_cases(log)) if log else []
+    if log is not None:
+        cases, expected = list(read_cases(log)), count_branches(log)
+        _refuse_inside(log, data)
     turn = prepare_folder(data, keep=keep)
     if log is None:
         log = _generate(data)
-        cases = list(read_cases(log))
-    expected = count_branches(log)
+        cases, expected = list(read_cases(log)), count_branches(log)
     _say(f"{len(cases)} cases of {log}")
     with DemoInstallation(data, chosen_ports, _say) as installation:
         outcome = run(installation, cases, expected, turn, _say)
@@ -88,6 +89,14 @@ def _checked(ports: str | None) -> str | None:
 
         raise InputError(f"Expected --ports to be default or auto but found {ports!r}")
     return ports
+
+
+def _refuse_inside(log: Path, data: Path) -> None:
+    """The directory is emptied: nothing of the user's may be in it."""
+    if log.resolve().is_relative_to(data.resolve()):
+        from engine.errors import InputError
+
+        raise InputError(f"Expected --input outside of the demo's own {data} but found {log}")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -158,10 +167,10 @@ def _next_steps(outcome: Outcome, installation: DemoInstallation) -> list[str]:
         "Try next, in another terminal:",
         f"  {enter} && flowtrail flows list --limit 5",
         f"  {enter} && flowtrail replay flow {outcome.first_id}",
-        f'  {enter} && curl -H "Authorization: Bearer $FLOWTRAIL_API_KEY" {installation.api_url}/flows/{outcome.first_id}/history',
+        f'  {enter} && curl -s -H "Authorization: Bearer $FLOWTRAIL_API_KEY" {installation.api_url}/flows/{outcome.first_id}/history',
         "",
-        *(f"{name:<20} {url}" for name, url in installation.urls.items()),
-        f"{'API key':<20} {data}/api-key",
+        *(f"{name:<24} {url}" for name, url in sorted(installation.urls.items())),
+        f"{'API key':<24} {data}/api-key",
         "",
         "Ctrl-C stops everything.",
     ]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DEFINITION: Final = "municipality/permit@1.0.0"
 SWITCH: Final = "/route"
 _SOURCE: Final = Path(__file__).resolve().parents[1] / "examples" / "permit" / "permit.yaml"
-_STARTERS: Final = 4
+_STARTERS: Final = 16
 _PATIENCE_S: Final = 60.0
 _POLL_S: Final = 0.1
 _DIFFERENCES_MAX: Final = 20

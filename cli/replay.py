@@ -75,6 +75,7 @@ def verify(
 ) -> None:
     """Decide every recorded cause again and compare bytes, hashes and the read model. Ends with 1 when something differs."""
     from engine.errors import InputError
+    from engine.logs import configure
     from engine.settings import read_settings
     from replay.verify import Scope, verify_all, verify_one
 
@@ -91,6 +92,7 @@ def verify(
         expression_memory_bytes=settings.expression_memory_mib * 1024 * 1024,
         log_level="error" if settings.log_level == "error" else "warning",
     )
+    configure(scope.log_level, "replay")
     progress = _progress()
     report = verify_all(scope, progress) if flow_id is None else verify_one(scope, flow_id, progress)
     _print(report, as_json)

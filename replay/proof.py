@@ -92,13 +92,14 @@ class Proof:
         if key != flow_id.encode():
             self._find_at(logged, "key", _key_text(flow_id, key))
         flow = self._open.get(flow_id)
-        if flow is None:
-            if flow_id in self._proved:
-                text = f"Expected no event after the flow's end (event {self._proved[flow_id]}) but found {event.kind}"
-                self._find_at(logged, "sequence", text)
-                return
+        if flow is None or flow[0].partition != logged.partition:
             if (astray := self._astray(flow_id, logged.partition)) is not None:
                 self._find_at(logged, "partition", astray)
+                return
+            if flow_id in self._proved:
+                last = self._proved[flow_id]
+                text = f"Expected no event after the flow's end (event {last}) but found {event.kind}"
+                self._find_at(logged, "sequence", text)
                 return
             flow = self._open[flow_id] = []
             self.report.flows += 1
@@ -148,11 +149,11 @@ def _difference(definition: Definition | None, stored: list[Stored]) -> Differen
     head = digest(stored[at - 1].value) if at else b""
     linked = Stored(replace(stored[at].event, previous_hash=head), stored[at].value)
     _, again = verify_flow(definition, [*stored[:at], linked])
-    if not again:
-        return found[0]
-    return replace(
-        again[0], text=f"{again[0].text}; event {at + 1} does not hold the hash of the event before it"
-    )
+    if (
+        not again or again[0].sequence > at
+    ):  # a result somebody reported can be altered so that all follows from it
+        return replace(found[0], text=f"{found[0].text}: event {at} or this one was altered")
+    return replace(again[0], text=f"{again[0].text}; event {at + 1} holds another hash of it")
 
 
 def _key_text(flow_id: str, key: bytes | None) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from multiprocessing import parent_process
 from typing import Any
 
 from engine.core.decide import FLOW_ID
@@ -62,7 +63,8 @@ class PartitionJob:
 
     def verify(self, partition: int, passed: Callable[[int], None]) -> Found:
         if self._definitions is None:
-            configure(self.scope.log_level, "replay")
+            if parent_process() is not None:
+                configure(self.scope.log_level, "replay")
             self._definitions = read_definitions(self.scope)
         with ExitStack() as stack:
             comparison = None

@@ -42,7 +42,7 @@ class Definitions:
 
 
 def order(flow_id: str, *, n: int = 1, text: str = "a", end: bool = True) -> Run:
-    """A flow of 9 events; 7 without its end."""
+    """A flow of 8 events; 6 without its end."""
     run = Run(ORDER, flow_id)
     run.start({"n": n, "text": text})
     run.complete("/do/2/charge", {"n": n, "amount": 12.50})

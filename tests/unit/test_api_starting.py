@@ -199,9 +199,11 @@ def test_definitions_that_cannot_be_read_are_503_and_not_unknown() -> None:
 
 def test_waiting_answers_the_ended_flow(api: Desk) -> None:
     api.memory.reads.flows["f1"] = flow("f1", "completed")
-    api.memory.store.outcomes_of["f1"] = Outcome("f1", "c1")
     body = {"definition": "shop/order", "input": {"amount": 1}, "id": "f1"}
-    answer = api.http.post("/flows?wait=completed", json=body)
+    key = {"Idempotency-Key": "k"}
+    command = api.http.post("/flows", json=body, headers=key).json()["command_id"]
+    api.memory.store.outcomes_of["f1"] = Outcome("f1", command)
+    answer = api.http.post("/flows?wait=completed", json=body, headers=key)
     assert (answer.status_code, answer.json()["status"]) == (200, "completed")
     assert b'"input":{"amount": 1.0}' in answer.content
 

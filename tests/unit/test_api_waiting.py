@@ -117,9 +117,10 @@ def test_a_wait_ends_with_its_time_and_the_queries_with_the_last_wait() -> None:
     asyncio.run(scenario())
 
 
-def test_the_refusal_of_another_command_ends_no_wait() -> None:
+@pytest.mark.parametrize("code", [None, "flow-exists"])
+def test_the_end_or_refusal_of_anothers_start_ends_no_wait(code: str | None) -> None:
     world = World()
-    world.ended["f"] = Outcome("f", "other", "flow-exists", "Expected ... but ...")
+    world.ended["f"] = Outcome("f", "other", code, "Expected ... but ...")
 
     async def scenario() -> tuple[Outcome | None, Outcome | None]:
         waiters = Waiters(world.outcomes)

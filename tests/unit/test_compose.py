@@ -99,3 +99,19 @@ def test_the_image_runs_the_entry_point_the_project_declares() -> None:
     assert 'ENTRYPOINT ["flowtrail"]' in docker
     for copied in re.findall(r"^COPY (?!--from)(\S+)", docker, re.MULTILINE):
         assert (ROOT / copied).exists()
+
+
+def test_the_containers_of_the_tests_are_those_of_the_compose_stack() -> None:
+    from tests.containers import image, kafka_environment
+
+    assert image("kafka") == COMPOSE["services"]["kafka"]["image"]
+    assert image("postgres").startswith("postgres:")
+    found = kafka_environment(12345)
+    assert "EXTERNAL://127.0.0.1:12345" in found["KAFKA_ADVERTISED_LISTENERS"]
+    assert set(found) == set(COMPOSE["services"]["kafka"]["environment"])
+
+
+def test_the_embedded_stack_runs_the_same_versions() -> None:
+    lock = (ROOT / "stack/kafka_jars.lock").read_text()
+    version = COMPOSE["services"]["kafka"]["image"].split(":")[1]
+    assert f"kafka_2.13-{version}" in lock or f"kafka_2.13:{version}" in lock

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from cli.demo import _generate, _refuse_inside
 from cli.demo_installation import MARKER, prepare_folder
 from cli.demo_run import Outcome, _differences, _share
 from engine.errors import InputError
+from examples.permit.expected import count_branches
 from stack.errors import Refused
 from stack.state import Lock
 
@@ -97,3 +99,16 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="Expected to be able to write"):
         prepare_folder(tmp_path / "file" / "demo", keep=False)
+
+
+def test_an_input_in_the_directory_that_is_emptied_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="outside of the demo's own"):
+        _refuse_inside(tmp_path / "demo" / "generated.xes.gz", tmp_path / "demo")
+    _refuse_inside(tmp_path / "log", tmp_path / "demo")
+
+
+def test_a_generated_log_has_as_many_cases_as_the_real_one_and_is_said_to_be_generated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sum(count_branches(_generate(tmp_path)).values()) == 1434
+    assert "generated 1434 cases of the same shape (seed 1434)" in capsys.readouterr().err
