@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
 
@@ -33,11 +34,15 @@ log = structlog.get_logger("flowtrail.api")
 _CONNECTIONS_MAX = 16
 _POSTGRES_TIMEOUT_S = 3.0
 _STOP_WITHIN_S = 10
+_CLOSE_WITHIN_S = 1.0
+_RECONNECT_S = 5.0
 
 
 def build(settings: Settings) -> FastAPI:
     """The application over real servers; its lifespan opens and closes them."""
     reader = Reader(settings.postgres, connections_max=_CONNECTIONS_MAX, timeout_s=_POSTGRES_TIMEOUT_S)
+    # the pool backs off longer and longer; given up early, the next request begins anew and recovery takes seconds
+    reader.pool.reconnect_timeout = _RECONNECT_S
     commands = KafkaLog(settings.kafka, settings.topic_prefix)
     definitions = DefinitionLog(settings.kafka, settings.topic_prefix)
     ports = Ports(
@@ -58,10 +63,17 @@ def build(settings: Settings) -> FastAPI:
             yield
         finally:
             await asyncio.to_thread(commands.close)
-            await asyncio.to_thread(definitions.close)
+            await _close_within(definitions.close, _CLOSE_WITHIN_S)
             await reader.close()
 
     return create_app(settings, ports, lifespan)
+
+
+async def _close_within(close: Callable[[], None], seconds: float) -> None:
+    """A reader of a Kafka that is away cannot be interrupted; its thread dies with the process."""
+    closing = threading.Thread(target=close, name="closing", daemon=True)
+    closing.start()
+    await asyncio.to_thread(closing.join, seconds)
 
 
 class _Server(uvicorn.Server):

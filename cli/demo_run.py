@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from examples.permit.xes import CaseInput
     from projections.readers import SyncReader
 
-DEFINITION: Final = "municipality/permit@1.0.0"
+NAME: Final = "municipality/permit"
 SWITCH: Final = "/route"
 _SOURCE: Final = Path(__file__).resolve().parents[1] / "examples" / "permit" / "permit.yaml"
+_VERSION: Final = "version: '1.0.0'"
 _STARTERS: Final = 16
 _PATIENCE_S: Final = 60.0
 _POLL_S: Final = 0.1
@@ -60,7 +61,11 @@ def run(
     turn: int,
     say: Callable[[str], None],
 ) -> Outcome:
-    """Flows are named after their cases; from the second run in a directory on with a prefix of the run's own."""
+    """Flows are named after their cases.
+
+    Each later run in a kept directory has a prefix and a version of the definition of its own, so that what an
+    earlier one left running cannot be taken for its own.
+    """
     from flowtrail import Client
 
     from projections.readers import SyncReader
@@ -70,19 +75,14 @@ def run(
         Client(installation.api_url, installation.api_key, retry_s=30) as client,
         SyncReader(installation.postgres) as reader,
     ):
-        client.publish(_SOURCE)
-        say(f"published {DEFINITION}")
-        before = _branches(reader)
-        ended_before = _ended(reader)
+        definition = _publish(client, turn)
+        say(f"published {definition}")
         with Progress(len(cases)) as progress:
-            refused = _start(client, cases, prefix, progress, lambda: _ended(reader) - ended_before)
-            _await_ends(len(cases) - len(refused), progress, lambda: _ended(reader) - ended_before)
-        found = _summary(reader, {prefix + case["case"] for case in cases})
-        by_branch = {
-            name: count - before.get(name, 0)
-            for name, count in _branches(reader).items()
-            if count > before.get(name, 0)
-        }
+            ids = {prefix + case["case"]: case for case in cases}
+            refused = _start(client, definition, ids, progress, lambda: _ended(reader, definition))
+            _await_ends(len(cases) - len(refused), progress, lambda: _ended(reader, definition))
+        found = _summary(reader, definition, len(cases))
+        by_branch = _branches(reader, definition)
     say("verifying every flow by replay")
     verified, unverified = _verify(installation, len(cases))
     outcome = Outcome(
@@ -105,23 +105,30 @@ def _some(differences: list[str]) -> list[str]:
 # -- starting and waiting ------------------------------------------------------------------------------------------
 
 
+def _publish(client: Client, turn: int) -> str:
+    source = _SOURCE.read_text("utf-8")
+    assert source.count(_VERSION) == 1, f"Expected {_VERSION} once in {_SOURCE}"
+    version = f"1.0.{turn - 1}"
+    client.publish(source.replace(_VERSION, f"version: '{version}'"))
+    return f"{NAME}@{version}"
+
+
 def _start(
     client: Client,
-    cases: Sequence[CaseInput],
-    prefix: str,
+    definition: str,
+    cases: Mapping[str, CaseInput],
     progress: Progress,
     ended: Callable[[], int],
 ) -> list[str]:
-    """Starts every case; what the API refused, in words."""
+    """Starts a flow for every case by its id; what the API refused, in words."""
     from flowtrail import ApiError, Unreachable
 
     refused = []
     with ThreadPoolExecutor(_STARTERS, thread_name_prefix="start") as pool:
         starts: dict[Future[Any], str] = {}
-        for case in cases:
-            flow_id = prefix + case["case"]
+        for flow_id, case in cases.items():
             started = pool.submit(
-                client.start, DEFINITION, case, id=flow_id, idempotency_key=f"demo-{flow_id}"
+                client.start, definition, case, id=flow_id, idempotency_key=f"demo-{flow_id}"
             )
             starts[started] = flow_id
         try:
@@ -157,21 +164,21 @@ def _await_ends(flows: int, progress: Progress, ended: Callable[[], int]) -> Non
 # -- what came of it -----------------------------------------------------------------------------------------------
 
 
-def _branches(reader: SyncReader) -> dict[str, int]:
+def _branches(reader: SyncReader, definition: str) -> dict[str, int]:
     from projections.queries import counts_by_branch
 
-    counts = reader.ask(counts_by_branch(DEFINITION))
+    counts = reader.ask(counts_by_branch(definition))
     return {row.branch: row.flows for row in counts if row.task.endswith(SWITCH)}
 
 
-def _ended(reader: SyncReader) -> int:
+def _ended(reader: SyncReader, definition: str) -> int:
     from projections.queries import counts_by_status
 
-    counts = reader.ask(counts_by_status(DEFINITION))
+    counts = reader.ask(counts_by_status(definition))
     return sum(count for status, count in counts.items() if status in ("completed", "faulted", "cancelled"))
 
 
-def _summary(reader: SyncReader, flow_ids: set[str]) -> dict[str, Any]:
+def _summary(reader: SyncReader, definition: str, flows: int) -> dict[str, Any]:
     """Statuses, speed and times of these flows, as the read model has them."""
     from projections.queries import list_flows
 
@@ -181,9 +188,9 @@ def _summary(reader: SyncReader, flow_ids: set[str]) -> dict[str, Any]:
     last: datetime | None = None
     cursor: str | None = None
     while True:
-        page = reader.ask(list_flows(definition=DEFINITION, limit=1000, cursor=cursor))
+        page = reader.ask(list_flows(definition=definition, limit=1000, cursor=cursor))
         for flow in page.items:
-            if flow.id not in flow_ids or flow.ended_at is None:
+            if flow.ended_at is None:
                 continue
             statuses[flow.status] += 1
             times_ms.append((flow.ended_at - flow.started_at).total_seconds() * 1000)
@@ -194,7 +201,7 @@ def _summary(reader: SyncReader, flow_ids: set[str]) -> dict[str, Any]:
     took = (last - first).total_seconds() if first and last else 0.0
     times_ms.sort()
     return {
-        "flows": len(flow_ids),
+        "flows": flows,
         "completed": statuses["completed"],
         "faulted": statuses["faulted"],
         "flows_per_second": round(len(times_ms) / took, 1) if took else 0.0,

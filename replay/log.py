@@ -36,11 +36,11 @@ def read_spans(servers: str, topic: str) -> dict[int, Span]:
     """
     consumer = kafka.log_consumer(servers, **_SETTINGS)
     try:
-        found = consumer.list_topics(topic, timeout=10).topics[topic]
+        found = consumer.list_topics(topic, timeout=5).topics[topic]
         if found.error is not None or not found.partitions:
             raise AwayError(f"Expected topic {topic} to exist but it does not; run: flowtrail admin init")
         places = {p: kafka.TopicPartition(topic, p) for p in found.partitions}
-        spans = {p: consumer.get_watermark_offsets(place, timeout=10) for p, place in sorted(places.items())}
+        spans = {p: consumer.get_watermark_offsets(place, timeout=5) for p, place in sorted(places.items())}
         return {p: (int(first), int(end)) for p, (first, end) in spans.items()}
     except kafka.KafkaException as problem:
         raise AwayError(f"Expected Kafka to answer but {problem.args[0].str()}") from None

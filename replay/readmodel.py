@@ -122,13 +122,14 @@ def _behind(connection: psycopg.Connection[Any], topic: str, spans: Spans) -> di
 class Comparison:
     """Takes what the proof found right (proof.Compared) of one partition, in its order; `finish` gives the report.
 
-    `only` is the one flow to compare; None compares all, and that there is nothing else.
+    Records below `due` that are not folded make the read model behind; those beyond are none of its business yet. `only` is the one flow to compare; None compares all, and that there is nothing else.
     """
 
-    def __init__(self, postgres: str, cut: Cut, partition: int, only: str | None = None) -> None:
+    def __init__(self, postgres: str, cut: Cut, partition: int, due: int, only: str | None = None) -> None:
         self.report = ReadModelReport()
         self._partition = partition
         self._bound = cut.positions.get(partition, 0)
+        self._due = due
         self._rows = cut.flows.get(partition, 0)
         self._only = only
         self._flows: dict[str, tuple[list[str], list[str], list[str]]] = {}
@@ -153,9 +154,9 @@ class Comparison:
     # -- what the log holds -----------------------------------------------------------------------------------------
 
     def flow(self, flow_id: str, logged: list[Logged]) -> None:
-        folded = [one for one in logged if one.offset < self._bound]
-        self.report.behind += len(logged) - len(folded)
-        stored = [one for one in folded if not self._kept_aside(flow_id, one.offset)]
+        stored = [
+            one for one in logged if self._is_folded(one.offset) and not self._kept_aside(flow_id, one.offset)
+        ]
         expected = fold(stored)
         for offset in expected.unstorable:
             self._missing_aside(flow_id, offset)
@@ -168,10 +169,7 @@ class Comparison:
             self._compare_flows()
 
     def rejection(self, rejection: m.Rejection, record: Record) -> None:
-        if record.partition != self._partition:
-            return
-        if record.offset >= self._bound:
-            self.report.behind += 1
+        if record.partition != self._partition or not self._is_folded(record.offset):
             return
         if self._kept_aside(rejection.flow_id, record.offset):
             return
@@ -183,11 +181,7 @@ class Comparison:
             self._compare_rejections(record.offset + 1)
 
     def unreadable(self, record: Record) -> None:
-        if record.partition != self._partition:
-            return
-        if record.offset >= self._bound:
-            self.report.behind += 1
-        else:
+        if record.partition == self._partition and self._is_folded(record.offset):
             self._missing_aside((record.key or b"").decode("utf-8", "replace"), record.offset)
 
     def finish(self, different: set[str]) -> ReadModelReport:
@@ -203,6 +197,12 @@ class Comparison:
         self.report.different_count -= len(self.report.different) - len(kept)
         self.report.different = kept
         return self.report
+
+    def _is_folded(self, offset: int) -> bool:
+        if offset < self._bound:
+            return True
+        self.report.behind += offset < self._due
+        return False
 
     # -- records kept aside -----------------------------------------------------------------------------------------
 

@@ -51,10 +51,15 @@ class Scope:
 
 @dataclass
 class PartitionJob:
-    """Verifies whole partitions; made in one process, used in others."""
+    """Verifies whole partitions; made in one process, used in others.
+
+    `due` was the log when the read model was asked; `spans` are what is read, up to ends seen after the snapshot, so
+    that they hold everything folded there. Only ends of transactions bound them: a decision is never cut in two.
+    """
 
     scope: Scope
     spans: dict[int, Span]
+    due: dict[int, Span]
     cut: Cut | None
     _definitions: DefinitionLog | None = field(default=None, init=False)
 
@@ -70,7 +75,8 @@ class PartitionJob:
             comparison = None
             if self.cut is not None:
                 assert self.scope.postgres is not None
-                comparison = Comparison(self.scope.postgres, self.cut, partition)
+                due = self.due[partition][1]
+                comparison = Comparison(self.scope.postgres, self.cut, partition, due)
                 stack.callback(comparison.close)
             proof = Proof(self._definitions, len(self.spans), comparison)
             span = {partition: self.spans[partition]}
@@ -99,7 +105,7 @@ def read_definitions(scope: Scope) -> DefinitionLog:
 def verify_all(scope: Scope, progress: Progress | None = None) -> Report:
     """Verifies the whole log, up to its ends as they are now."""
     began = time.monotonic()
-    spans = read_spans(scope.kafka, scope.topic)
+    spans = due = read_spans(scope.kafka, scope.topic)
     passed = _counting(spans, progress)
     log, model = LogReport(), None if scope.postgres is None else ReadModelReport()
     with ExitStack() as stack:
@@ -107,10 +113,9 @@ def verify_all(scope: Scope, progress: Progress | None = None) -> Report:
         if scope.postgres is not None:
             wait_for_projection(scope.kafka, scope.postgres, scope.topic, spans, None, scope.grace_s)
             cut = stack.enter_context(Snapshot(scope.postgres, scope.topic)).cut
-            # what was projected since the start of this is compared too
-            spans = {p: (first, max(end, cut.positions.get(p, 0))) for p, (first, end) in spans.items()}
+            due, spans = spans, read_spans(scope.kafka, scope.topic)
         shares = share({p: end - first for p, (first, end) in spans.items()}, scope.processes)
-        for part, rows in run(PartitionJob(scope, spans, cut), shares, passed):
+        for part, rows in run(PartitionJob(scope, spans, due, cut), shares, passed):
             log.merge(part)
             if model is not None and rows is not None:
                 model.merge(rows)
@@ -133,8 +138,8 @@ def verify_one(scope: Scope, flow_id: str, progress: Progress | None = None) -> 
             own = {home: spans[home]}
             wait_for_projection(scope.kafka, scope.postgres, scope.topic, own, key, scope.grace_s)
             cut = stack.enter_context(Snapshot(scope.postgres, scope.topic)).cut
-            spans[home] = (spans[home][0], max(spans[home][1], cut.positions.get(home, 0)))
-            comparison = Comparison(scope.postgres, cut, home, flow_id)
+            due, spans = spans[home][1], read_spans(scope.kafka, scope.topic)
+            comparison = Comparison(scope.postgres, cut, home, due, flow_id)
             stack.callback(comparison.close)
         proof = Proof(read_definitions(scope), len(spans), comparison)
         for record in scan(scope.kafka, scope.topic, spans, key=key, passed=passed):

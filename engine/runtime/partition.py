@@ -30,7 +30,7 @@ log = structlog.get_logger("flowtrail.partition")
 
 QUEUED_MAX: Final = 4
 """Fetched batches that may wait before the consumer is told to pause this partition."""
-_FORGET_EVERY_S: Final = 30.0
+_FORGET_EVERY_S_MAX: Final = 30.0
 _FORGET_MAX: Final = 5000
 
 T = TypeVar("T")
@@ -54,6 +54,10 @@ class Limits(msgspec.Struct, frozen=True):
 
     records_max: int = 2000
     window_us: int = 24 * 3600 * 1_000_000
+
+    @property
+    def forget_every_s(self) -> float:
+        return min(_FORGET_EVERY_S_MAX, self.window_us / 4_000_000)
 
 
 class Partition:
@@ -185,7 +189,7 @@ class Partition:
     async def _run(self) -> None:
         try:
             while not self.closed:
-                if self._ended and time.monotonic() - self._looked > _FORGET_EVERY_S:
+                if self._ended and time.monotonic() - self._looked > self._limits.forget_every_s:
                     await self._forget()
                 if not self._queue:
                     await self._await_work()
@@ -205,7 +209,7 @@ class Partition:
     async def _await_work(self) -> None:
         self._wake.clear()
         try:
-            await asyncio.wait_for(self._wake.wait(), _FORGET_EVERY_S)
+            await asyncio.wait_for(self._wake.wait(), self._limits.forget_every_s)
         except TimeoutError:
             await self._forget()
 
