@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from cli.demo import _generate, _refuse_inside
 from cli.demo_installation import MARKER, prepare_folder
-from cli.demo_run import Outcome, _differences, _share
+from cli.demo_run import Outcome, _differences, _share, _some, _verify
 from engine.errors import InputError
 from examples.permit.expected import count_branches
 from stack.errors import Refused
@@ -51,6 +53,67 @@ def test_a_branch_that_got_too_few_or_was_not_expected_is_a_difference() -> None
 @pytest.mark.parametrize(("share", "value"), [(0.5, 50), (0.99, 99), (1, 100), (0, 1)])
 def test_a_percentile_is_the_smallest_value_that_the_share_does_not_exceed(share: float, value: int) -> None:
     assert _share(list(range(1, 101)), share) == value
+
+
+class Told:
+    """Stands in for the installation: `replay verify` says what it is told to."""
+
+    def __init__(self, said: str, code: int = 0) -> None:
+        self._done = subprocess.CompletedProcess((), code, said, "")
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        assert argv == ("replay", "verify", "--all", "--json")
+        return self._done
+
+
+def verified(flows: int, code: int = 0, **said: Any) -> tuple[int, list[str]]:
+    report = {"flows": 3, "verified": 3, "different": [], "read_model": {"different": []}} | said
+    return _verify(Told(json.dumps(report), code), flows)  # type: ignore[arg-type]
+
+
+def test_every_flow_verifies_when_replay_says_so() -> None:
+    assert verified(3) == (3, [])
+
+
+def test_what_replay_finds_wrong_is_told_and_not_counted_as_verified() -> None:
+    finding = {"flow_id": "f", "text": "Expected sequence 2 but found 3"}
+    ours, wrong = verified(3, 1, verified=2, different=[finding])
+    assert ours == 2
+    assert wrong == [
+        "replay: f: Expected sequence 2 but found 3",
+        "Expected 3 flows to verify by replay but 2 did",
+    ]
+
+
+def test_a_read_model_that_differs_is_told() -> None:
+    ours, wrong = verified(3, 1, read_model={"different": [{"flow_id": "f", "text": "Expected a row"}]})
+    assert (ours, wrong) == (3, ["read model: f: Expected a row"])
+
+
+def test_a_flow_missing_from_the_log_is_not_verified() -> None:
+    assert verified(4) == (3, ["Expected 4 flows to verify by replay but 3 did"])
+
+
+def test_an_unverified_flow_is_never_hidden_by_an_earlier_runs() -> None:
+    ours, wrong = verified(3, 1, flows=6, verified=5)
+    assert ours == 2
+    assert wrong[-1] == "Expected 3 flows to verify by replay but 2 did"
+
+
+@pytest.mark.parametrize("said", ["", "no json", "[]", '{"flows": 3}'])
+def test_a_replay_that_reports_nothing_verifies_nothing(said: str) -> None:
+    ours, wrong = _verify(Told(said, 3), 3)  # type: ignore[arg-type]
+    assert ours == 0
+    assert "Expected `replay verify` to report but it ended with 3" in wrong[0]
+
+
+def test_a_replay_that_ends_otherwise_than_well_is_a_difference() -> None:
+    assert "it ended with 1" in verified(3, 1)[1][0]
+
+
+def test_many_differences_are_counted_not_printed() -> None:
+    assert _some([str(i) for i in range(25)])[-1] == "and 5 more"
+    assert len(_some([str(i) for i in range(20)])) == 20
 
 
 def test_each_run_begins_with_an_empty_directory(tmp_path: Path) -> None:
