@@ -66,7 +66,9 @@ def verify(
     no_read_model: Annotated[
         bool, typer.Option("--no-read-model", help="Verify the log only; Postgres is not needed")
     ] = False,
-    processes: Annotated[int, typer.Option(help="Processes that share the partitions", min=1, max=64)] = 2,
+    processes: Annotated[
+        int, typer.Option(help="Processes that share the partitions, at the most", min=1, max=64)
+    ] = 2,
     grace_s: Annotated[
         float, typer.Option("--grace-s", help="Seconds the read model gets to fold the log's end", min=0)
     ] = 10.0,

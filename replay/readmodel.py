@@ -9,6 +9,8 @@ that a long verification never keeps the projector from attaching a partition to
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -60,6 +62,15 @@ def connect(postgres: str, *, autocommit: bool) -> psycopg.Connection[Any]:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
     return connection
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Postgres that goes away in the middle is nobody's defect: an AwayError."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as problem:
+        raise AwayError(f"Expected Postgres to answer but {str(problem).strip()}") from None
 
 
 class Snapshot:

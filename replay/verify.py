@@ -23,7 +23,7 @@ from replay.findings import LogReport, ReadModelReport, Report, RowFinding
 from replay.log import Span, Spans, read_spans, scan
 from replay.processes import run, share
 from replay.proof import Proof
-from replay.readmodel import Comparison, Cut, Snapshot, rows_without_flow, wait_for_projection
+from replay.readmodel import Comparison, Cut, Snapshot, answering, rows_without_flow, wait_for_projection
 
 Progress = Callable[[int, int], None]
 """Told how many records were read, of how many offsets."""
@@ -33,12 +33,13 @@ Found = tuple[LogReport, ReadModelReport | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What is verified and how. `postgres` None: the read model is not compared."""
+    """What is verified and how, by `processes` at the most. `postgres` None: the read model is not compared."""
 
     kafka: str
     prefix: str
     postgres: str | None
     processes: int = 2
+    records_per_process: int = 20_000  # fewer are read faster than a process starts
     grace_s: float = 10.0
     expression_deadline_ms: int = 1000
     expression_memory_bytes: int = 256 * 1024 * 1024
@@ -71,7 +72,7 @@ class PartitionJob:
             if parent_process() is not None:
                 configure(self.scope.log_level, "replay")
             self._definitions = read_definitions(self.scope)
-        with ExitStack() as stack:
+        with answering(), ExitStack() as stack:
             comparison = None
             if self.cut is not None:
                 assert self.scope.postgres is not None
@@ -108,13 +109,14 @@ def verify_all(scope: Scope, progress: Progress | None = None) -> Report:
     spans = due = read_spans(scope.kafka, scope.topic)
     passed = _counting(spans, progress)
     log, model = LogReport(), None if scope.postgres is None else ReadModelReport()
-    with ExitStack() as stack:
+    with answering(), ExitStack() as stack:
         cut = None
         if scope.postgres is not None:
             wait_for_projection(scope.kafka, scope.postgres, scope.topic, spans, None, scope.grace_s)
             cut = stack.enter_context(Snapshot(scope.postgres, scope.topic)).cut
             due, spans = spans, read_spans(scope.kafka, scope.topic)
-        shares = share({p: end - first for p, (first, end) in spans.items()}, scope.processes)
+        sizes = {p: end - first for p, (first, end) in spans.items()}
+        shares = share(sizes, min(scope.processes, sum(sizes.values()) // scope.records_per_process))
         for part, rows in run(PartitionJob(scope, spans, due, cut), shares, passed):
             log.merge(part)
             if model is not None and rows is not None:
@@ -132,7 +134,7 @@ def verify_one(scope: Scope, flow_id: str, progress: Progress | None = None) -> 
     spans = read_spans(scope.kafka, scope.topic)
     home, key = partition_of(flow_id, len(spans)), flow_id.encode()
     passed = _counting(spans, progress)
-    with ExitStack() as stack:
+    with answering(), ExitStack() as stack:
         comparison = None
         if scope.postgres is not None:
             own = {home: spans[home]}

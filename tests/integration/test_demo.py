@@ -100,8 +100,11 @@ def test_an_input_that_cannot_be_read_ends_the_demo_before_it_starts(
 
 
 def test_a_directory_that_is_not_a_demos_is_refused_and_left_alone(tmp_path: Path) -> None:
-    write_log(tmp_path / "cases.xes.gz", 5)
-    done = demo("--input", tmp_path / "cases.xes.gz", "--once", "--data", tmp_path)
+    log, theirs = tmp_path / "cases.xes.gz", tmp_path / "theirs"
+    write_log(log, 5)
+    theirs.mkdir()
+    (theirs / "precious").write_text("x")
+    done = demo("--input", log, "--once", "--data", theirs)
     assert done.returncode == 2
     assert "choose another directory with --data" in done.stderr
-    assert (tmp_path / "cases.xes.gz").exists()
+    assert [path.name for path in theirs.iterdir()] == ["precious"]

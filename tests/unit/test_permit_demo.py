@@ -66,9 +66,9 @@ class Told:
         return self._done
 
 
-def verified(flows: int, code: int = 0, **said: Any) -> tuple[int, list[str]]:
+def verified(ours: int, code: int = 0, **said: Any) -> tuple[int, list[str]]:
     report = {"flows": 3, "verified": 3, "different": [], "read_model": {"different": []}} | said
-    return _verify(Told(json.dumps(report), code), flows)  # type: ignore[arg-type]
+    return _verify(Told(json.dumps(report), code), ours)  # type: ignore[arg-type]
 
 
 def test_every_flow_verifies_when_replay_says_so() -> None:

@@ -150,3 +150,22 @@ def test_nothing_is_left_for_later_in_the_code() -> None:
     marks = re.compile(r"\b(TO" + "DO|FIX" + "ME|X" + "XX)\\b")
     found = [str(p.relative_to(ROOT)) for p in python_files(*ROOMS) if marks.search(p.read_text())]
     assert found == []
+
+
+def test_every_problem_of_the_api_is_documented() -> None:
+    from api.errors import ANSWERS
+
+    text = (ROOT / "docs/problems.md").read_text()
+    words = {slug for _, _, slug, _ in ANSWERS}
+    for path in python_files("api"):
+        words |= set(re.findall(r'slug="([a-z-]+)"', path.read_text()))
+    assert {word for word in words if f"`{word}`" not in text} == set()
+
+
+def test_every_rejection_code_of_the_engine_is_known_to_the_documentation() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    codes = set()
+    for path in python_files("engine/core"):
+        codes |= set(re.findall(r'_Refused\(\s*"([a-z-]+)"', path.read_text()))
+    assert len(codes) >= 8
+    assert {code for code in codes if f"`{code}`" not in text} == set()
