@@ -38,8 +38,7 @@ def run(
         ends.close()
         report = _check(installation.kafka, flows)
         verify = installation.run("replay", "verify", "--all", "--json")
-        verified = verify.returncode == 0
-        if not verified:
+        if verify.returncode:
             print(verify.stdout[-3000:], verify.stderr[-3000:], file=sys.stderr)
         details = json.loads(verify.stdout.strip().splitlines()[-1]) if verify.stdout.strip() else {}
         return {
@@ -49,7 +48,8 @@ def run(
             "exits": dict(installation.processes.exits),
             "settled_seconds": round(settled, 1),
             **report,
-            "verified": verified,
+            "verified": details.get("verified", 0),
+            "verify_exit_code": verify.returncode,
             "events": details.get("events"),
         }
 

@@ -48,7 +48,7 @@ def chaos(
     report = run(seconds, flows, seed)
     print(json.dumps(report))
     wrong = ("lost", "duplicated", "gaps", "broken_chains", "astray")
-    if any(report[name] for name in wrong) or not report["verified"]:
+    if any(report[name] for name in wrong) or report["verify_exit_code"] or report["verified"] != flows:
         raise typer.Exit(1)
 
 

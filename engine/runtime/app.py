@@ -45,9 +45,12 @@ def build(settings: Settings, definitions: Definitions) -> Any:
     app.transport = Transport(app.conf.broker_consumer, app)
     slots = asyncio.Semaphore(settings.commit_slots)
     limits = limits_of(settings)
+    queues = topics.Queues(settings.kafka, settings.topic_prefix, settings.partitions, settings.replication)
 
     def make(number: int, **callbacks: Any) -> Partition:
-        return owned(number, settings.kafka, settings.topic_prefix, definitions, limits, slots, **callbacks)
+        return owned(
+            number, settings.kafka, settings.topic_prefix, queues, definitions, limits, slots, **callbacks
+        )
 
     ownership = Ownership(app, positions, topic_name, make)
     # acks=False: Faust keeps no books of offsets at all

@@ -21,7 +21,8 @@ import structlog
 from engine.core.batch import Batch, Definitions, Record
 from engine.core.evolve import FlowState
 from engine.dsl.model import Definition
-from engine.runtime import metrics, records
+from engine.errors import AwayError
+from engine.runtime import metrics, records, topics
 from engine.runtime.restore import restore
 from engine.runtime.writer import ProducerLost, Writer
 from schemas import messages as m
@@ -68,6 +69,7 @@ class Partition:
         number: int,
         writer: Writer,
         load: Callable[[], Any],
+        queues: topics.Queues,
         definitions: Any,
         prefix: str,
         limits: Limits,
@@ -90,6 +92,7 @@ class Partition:
         self.idle.set()
         self._writer = writer
         self._load = load
+        self._queues = queues
         self._definitions = definitions
         self._prefix = prefix
         self._limits = limits
@@ -243,6 +246,11 @@ class Partition:
             self._definitions.catch_up(5.0)
             batch = self._decide(batch_records, watched)
         decided = time.perf_counter()
+        if batch.dispatches:
+            try:
+                self._queues.ensure({dispatch.queue for dispatch in batch.dispatches})
+            except AwayError as away:
+                raise ProducerLost("away", str(away)) from None
         self._writer.write(records.records_of(batch, self._prefix, _now()))
         metrics.DECISION.inc(decided - began)
         metrics.TRANSACTION.observe(time.perf_counter() - decided)
@@ -332,6 +340,7 @@ def owned(
     number: int,
     servers: str,
     prefix: str,
+    queues: topics.Queues,
     definitions: Any,
     limits: Limits,
     slots: asyncio.Semaphore,
@@ -343,6 +352,7 @@ def owned(
         number,
         writer,
         lambda: restore(servers, prefix, number),
+        queues,
         definitions,
         prefix,
         limits,

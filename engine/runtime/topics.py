@@ -104,3 +104,24 @@ def check_topics(admin: kafka.AdminClient, prefix: str, partitions: int) -> None
             raise InputError(
                 f"Expected topic {prefix}{name} to have {partitions} partitions but it has {count}"
             )
+
+
+class Queues:
+    """The queues whose topics are known to exist.
+
+    Publishing creates them; a task for a topic that is gone would hold up its whole partition, so the engine makes
+    sure once a queue and process. Thread-safe: creating twice is harmless.
+    """
+
+    def __init__(self, servers: str, prefix: str, partitions: int, replication: int) -> None:
+        self._servers, self._prefix = servers, prefix
+        self._partitions, self._replication = partitions, replication
+        self._known: set[str] = set()
+
+    def ensure(self, queues: set[str]) -> None:
+        """Raises AwayError when Kafka does not answer."""
+        missing = queues - self._known
+        if missing:
+            wanted = {self._prefix + queue_topic(queue): CONFIGURATION[TASKS] for queue in missing}
+            kafka.create(kafka.admin_client(self._servers), wanted, self._partitions, self._replication)
+            self._known |= missing

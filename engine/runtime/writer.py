@@ -25,7 +25,7 @@ _GIVE_UP_S: Final = 30.0
 
 
 class ProducerLost(Exception):
-    """This producer can write no more. `reason`: open, read, fenced, abort, fatal, uncertain, gap."""
+    """This producer can write no more. `reason`: open, read, away, fenced, abort, fatal, uncertain, gap."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(f"{reason}: {text}")

@@ -139,8 +139,10 @@ class Cluster:
     # -- reading ------------------------------------------------------------------------------------------------
 
     def read(self, topic: str, isolation: str = "read_committed") -> Iterator[kafka.Message]:
-        consumer = kafka.log_consumer(self.servers, **{"isolation.level": isolation})
         name = self.prefix + topic
+        if name not in kafka.partition_counts(kafka.admin_client(self.servers)):
+            return
+        consumer = kafka.log_consumer(self.servers, **{"isolation.level": isolation})
         starts = [kafka.TopicPartition(name, p, kafka.OFFSET_BEGINNING) for p in range(self.partitions)]
         try:
             yield from kafka.read_partitions(consumer, starts)

@@ -17,5 +17,6 @@ def test_flows_survive_kill_9_of_engines_worker_projections_and_broker() -> None
     assert report["kills"]["broker"] == 1
     for wrong in ("lost", "duplicated", "gaps", "broken_chains", "astray"):
         assert report[wrong] == 0, report
-    assert report["verified"], report
+    assert report["verify_exit_code"] == 0, report
+    assert report["verified"] == 3000, report
     assert report["events"] == 3000 * 8

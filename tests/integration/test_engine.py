@@ -14,7 +14,7 @@ from engine.runtime import topics
 from schemas import messages as m
 from schemas.codec import decode_snapshot
 from tests.conftest import Servers
-from tests.integration.engines import INLINE, Cluster, wait_for
+from tests.integration.engines import INLINE, LINE, Cluster, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -58,6 +58,15 @@ def test_ended_flows_are_remembered_for_the_window_and_then_forgotten(cluster: C
     cluster.producer.flush(10)
     wait_for(lambda: remembered(cluster) == set(), what="every ended flow to be forgotten")
     cluster.assert_exact(names)
+
+
+def test_a_task_for_a_queue_without_a_topic_makes_the_topic(cluster: Cluster) -> None:
+    cluster.publish(LINE.replace("{call: f}", "{call: f, metadata: {queue: brand-new}}"))
+    cluster.start()
+    names = cluster.begin(5, "test/line")
+    tasks = wait_for(lambda: len(list(cluster.read("tasks.brand-new"))) == 5, what="five tasks")
+    assert tasks
+    assert len({found.flow_id for found, _, _ in cluster.logged()} & set(names)) == 5
 
 
 def test_an_engine_without_kafka_says_so_and_ends_with_3() -> None:
