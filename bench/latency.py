@@ -1,4 +1,7 @@
-"""Latency of one flow at a time: StartFlow sent to FlowCompleted seen, through the worker and back for each task."""
+"""Latency of one flow at a time: StartFlow sent to FlowCompleted seen, through the worker and back for each task.
+
+A broker that just started runs interpreted code: unwarmed, the same flow takes half as long again. So flows run first.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from bench.load import Ends, Starter
 from engine.errors import AwayError
 
 
-def run(flows: int = 300, tasks: int = 3, warm: int = 30) -> dict[str, Any]:
+def run(flows: int = 300, tasks: int = 3, warm: int = 500) -> dict[str, Any]:
     with Installation() as installation:
         installation.publish(definition_of(tasks))
         starter, ends = Starter(installation.kafka), Ends(installation.kafka)
@@ -22,6 +25,7 @@ def run(flows: int = 300, tasks: int = 3, warm: int = 30) -> dict[str, Any]:
     return {
         "flows": flows,
         "tasks": tasks,
+        "warm_flows": warm,
         "p50_ms": round(statistics.median(found), 1),
         "p90_ms": round(found[int(flows * 0.9)], 1),
         "p99_ms": round(found[min(flows - 1, int(flows * 0.99))], 1),
