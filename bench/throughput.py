@@ -12,9 +12,12 @@ from engine.errors import AwayError
 
 
 def run(
-    flows: int, tasks: int, *, kafka_properties: dict[str, str] | None = None, warm: int = 200
+    flows: int, tasks: int, *, kafka_properties: dict[str, str] | None = None, warm: int = 2000
 ) -> dict[str, Any]:
-    """Starts `flows` flows of `tasks` worker tasks at once; the clock runs from the first start to the last end."""
+    """Starts `flows` flows of `tasks` worker tasks at once; the clock runs from the first start to the last end.
+
+    `warm` flows run before: a broker that just started spends its time compiling itself.
+    """
     with Installation(kafka_properties=kafka_properties) as installation:
         installation.publish(definition_of(tasks))
         starter, ends = Starter(installation.kafka), Ends(installation.kafka)
