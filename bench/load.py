@@ -9,7 +9,7 @@ from typing import Any
 from engine.errors import FlowtrailError
 from engine.runtime import kafka, topics
 from schemas import messages as m
-from schemas.codec import decode_logged, encode_command
+from schemas.codec import decode_command, decode_logged, encode_command
 from schemas.registry import newest
 
 _SCHEMA: list[tuple[str, str | bytes | None]] = [("schema", newest("command").fingerprint)]
@@ -72,6 +72,19 @@ class Ends:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+def all_commands(servers: str, partitions: int = 8, prefix: str = "flowtrail.") -> Iterator[m.Command]:
+    """Every command still kept."""
+    consumer = kafka.log_consumer(servers)
+    starts = [
+        kafka.TopicPartition(prefix + topics.COMMANDS, p, kafka.OFFSET_BEGINNING) for p in range(partitions)
+    ]
+    try:
+        for message in kafka.read_partitions(consumer, starts):
+            yield decode_command(message.value() or b"", kafka.fingerprint_of(message))
+    finally:
+        consumer.close()
 
 
 def all_events(
