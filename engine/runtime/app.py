@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import tempfile
-from typing import Any
+from typing import Any, Final
 
 import faust
 import structlog
@@ -24,6 +25,8 @@ from engine.runtime.watchdog import Watchdog
 from engine.settings import Settings
 
 log = structlog.get_logger("flowtrail.engine")
+
+SWITCH_INTERVAL_S: Final = 0.0005
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -87,6 +90,8 @@ def build(settings: Settings, definitions: Definitions) -> Any:
 
 def run(settings: Settings, sandbox: Any = None) -> None:
     """Runs an engine until SIGTERM or SIGINT; ends the process by SystemExit."""
+    # A command passes through four threads; each hand-over may wait for the interpreter lock this long (5 ms by default)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     topics.check_topics(kafka.admin_client(settings.kafka), settings.topic_prefix, settings.partitions)
     definitions = DefinitionLog(settings.kafka, settings.topic_prefix, sandbox=sandbox)
     definitions.start()
