@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.console import INTERRUPTED, exit_code_of, print_error
+from cli.local import adopt
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -101,6 +102,7 @@ def installed_version() -> str:
 
 def _run_noun(noun: str, arguments: list[str]) -> int:
     module_name, attribute, _ = NOUNS[noun]
+    adopt(noun, os.environ)
     module = _import(noun, module_name)
     if module is None:
         return 2

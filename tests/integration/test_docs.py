@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +72,49 @@ def test_the_upstream_example_starts_a_flow(installation: Installation) -> None:
         return found.returncode == 0 and json.loads(found.stdout)["status"] == "completed"
 
     wait_for(ended, what="the flow of the upstream system to complete")
+
+
+def test_commands_find_the_stack_that_up_started(tmp_path: Path) -> None:
+    """As README has it: after `up`, no address and no password is given to any command."""
+    environment = {
+        n: v for n, v in os.environ.items() if not n.startswith("FLOWTRAIL_") or n == "FLOWTRAIL_CACHE"
+    }
+
+    def flowtrail(*argv: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "cli.main", *argv]
+        path = {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment | path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    (tmp_path / "set.yaml").write_text(
+        "document: {dsl: '1.0.3', namespace: demo, name: set, version: '1.0.0'}\ndo: [{a: {set: {x: 1}}}]\n"
+    )
+    up = flowtrail("up", "--detach", "--ports", "auto")
+    try:
+        assert up.returncode == 0, up.stderr
+        for argv in (
+            ("definitions", "publish", "set.yaml"),
+            ("flows", "start", "demo/set", "--id", "one", "--wait"),
+            ("flows", "history", "one"),
+            ("replay", "flow", "one", "--until", "2"),
+            ("replay", "verify", "--all"),
+            ("projections", "status"),
+            ("admin", "keys", "list"),
+            ("status",),
+            ("doctor",),
+        ):
+            done = flowtrail(*argv)
+            assert done.returncode == 0, (argv, done.stdout, done.stderr)
+    finally:
+        down = flowtrail("down")
+    assert down.returncode == 0, down.stderr
 
 
 def test_every_link_of_readme_and_docs_leads_somewhere() -> None:
