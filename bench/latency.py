@@ -1,6 +1,6 @@
 """Latency of one flow at a time: StartFlow sent to FlowCompleted seen, through the worker and back for each task.
 
-A broker that just started runs interpreted code: unwarmed, the same flow takes two thirds longer. So flows run first.
+A broker that just started runs interpreted code: unwarmed, the same flow takes markedly longer. So flows run first.
 The breakdown comes from the log and the engine's metrics: where a task's way spends its time.
 """
 

@@ -29,11 +29,12 @@ def throughput(
 def latency(
     flows: Annotated[int, typer.Option(min=10, help="flows, one after the other")] = 300,
     tasks: Annotated[int, typer.Option(min=1, max=100, help="worker tasks a flow")] = 3,
+    warm: Annotated[int, typer.Option(min=0, help="flows before, not measured")] = 1000,
 ) -> None:
     """Milliseconds from StartFlow to FlowCompleted, one flow at a time."""
     from bench.latency import run
 
-    print(json.dumps(run(flows, tasks)))
+    print(json.dumps(run(flows, tasks, warm)))
 
 
 @app.command()
