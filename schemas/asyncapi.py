@@ -23,7 +23,9 @@ _FLOW_KEY: Final = {
 _A_WEEK_MS: Final = 7 * 24 * 3600 * 1000
 _FOR_EVER: Final[dict[str, Any]] = {"cleanup.policy": ["delete"], "retention.ms": -1, "retention.bytes": -1}
 _A_WEEK: Final[dict[str, Any]] = {"cleanup.policy": ["delete"], "retention.ms": _A_WEEK_MS}
+_A_DAY: Final[dict[str, Any]] = {"cleanup.policy": ["delete"], "retention.ms": 24 * 3600 * 1000}
 _COMPACTED: Final[dict[str, Any]] = {"cleanup.policy": ["compact"]}
+_CLOUDEVENTS: Final = ("cloudevent", "cloudEventBinary", "cloudEventStructured")
 
 # topic without prefix -> (what it is for, its messages, its configuration, what this application does with it)
 TOPICS: Final[Mapping[str, tuple[str, tuple[str, ...], dict[str, Any], tuple[str, ...]]]] = {
@@ -35,12 +37,35 @@ TOPICS: Final[Mapping[str, tuple[str, tuple[str, ...], dict[str, Any], tuple[str
         ("send",),
     ),
     "tasks.{queue}": ("Next steps for the workers of one queue", ("task",), _A_WEEK, ("send",)),
+    "cancellations": (
+        "Tasks that the workers of their queue need not go on with",
+        ("cancellation",),
+        _A_DAY,
+        ("send",),
+    ),
+    "inbox": (
+        "CloudEvents for flows that listen and schedules that start flows. Every emitted event comes here too",
+        _CLOUDEVENTS,
+        _A_WEEK,
+        ("send", "receive"),
+    ),
+    "outbox": ("CloudEvents that flows emitted", ("cloudEventBinary",), _A_WEEK, ("send",)),
     "definitions": ("Every version of every definition", ("definition",), _COMPACTED, ("send", "receive")),
     "state": ("A cache of the log, of no concern to others", ("snapshot",), _COMPACTED, ("send", "receive")),
     "commands.dlq": ("Commands that could not be read", ("deadLetter",), _FOR_EVER, ("send",)),
 }
 
 _BYTES: Final = {"type": "string", "contentEncoding": "base64"}
+_CE_HEADERS: Final[dict[str, Any]] = {
+    "content-type": {"type": "string", "description": "of the data"},
+    "ce_specversion": {"const": "1.0"},
+    "ce_id": {"type": "string"},
+    "ce_source": {"type": "string"},
+    "ce_type": {"type": "string"},
+    "ce_subject": {"type": "string"},
+    "ce_time": {"type": "string", "format": "date-time"},
+    "ce_dataschema": {"type": "string"},
+}
 _TRACE: Final = {"traceparent": {"type": "string", "description": "W3C trace context, when there is one"}}
 
 
@@ -93,7 +118,10 @@ def _channel(prefix: str, topic: str, partitions: int) -> dict[str, Any]:
         },
     }
     if "{queue}" in topic:
-        channel["parameters"] = {"queue": {"description": "a queue's name, such as default"}}
+        about_queue = (
+            "a queue's name, such as default; with .high or .low behind it for tasks of that priority"
+        )
+        channel["parameters"] = {"queue": {"description": about_queue}}
     return channel
 
 
@@ -116,6 +144,20 @@ def _operations() -> dict[str, Any]:
 
 def _messages() -> dict[str, Any]:
     found = {kind: _message(newest(kind)) for kind in sorted({schema.kind for schema in released()})}
+    found["cloudEventBinary"] = {
+        "name": "CloudEventBinary",
+        "title": "A CloudEvent in binary mode: attributes are headers, the value is the data",
+        "contentType": "application/json",
+        "headers": _headers(_CE_HEADERS, ("ce_specversion", "ce_id", "ce_source", "ce_type")),
+        "payload": {"description": "the data, in the form that content-type says"},
+    }
+    found["cloudEventStructured"] = {
+        "name": "CloudEventStructured",
+        "title": "A CloudEvent in structured mode: the value is its JSON format",
+        "contentType": "application/cloudevents+json",
+        "headers": _headers({"content-type": {"const": "application/cloudevents+json"}}),
+        "payload": {"type": "object", "required": ["specversion", "id", "source", "type"]},
+    }
     found["deadLetter"] = {
         "name": "DeadLetter",
         "title": "The original key and value of a command that could not be read",
@@ -152,7 +194,7 @@ def _message(schema: Schema) -> dict[str, Any]:
             }
         },
     }
-    if schema.kind in ("command", "event", "rejection", "task"):
+    if schema.kind in ("cancellation", "command", "event", "rejection", "task"):
         message["correlationId"] = {"location": "$message.payload#/flow_id", "description": "the flow"}
     return message
 
@@ -163,6 +205,8 @@ def _key_of(kind: str) -> dict[str, Any]:
             return {"type": "string", "description": "namespace/name@version"}
         case "snapshot":
             return {"type": "string", "description": "flow id, or @position"}
+        case "cloudevent":
+            return {"type": "string", "description": "any; of emitted events the subject or the flow id"}
     return _FLOW_KEY
 
 

@@ -52,36 +52,52 @@ def _payload_in(data: dict[str, Any] | None) -> m.Payload | None:
     return value if isinstance(value, bytes) else m.Claim(**value)
 
 
-def _error_out(error: m.Error) -> dict[str, Any]:
-    return {
-        "type": error.type,
-        "status": error.status,
-        "title": error.title,
-        "detail": error.detail,
-        "instance": error.instance,
-    }
+_PAYLOADS: Final = {
+    "input",
+    "transformed",
+    "output",
+    "arguments",
+    "result",
+    "context",
+    "items",
+    "progress",
+    "event",
+    "explanation",
+}
 
 
-def _error_in(data: dict[str, Any]) -> m.Error:
-    return m.Error(**data)
+def _struct_out(value: Any) -> Any:
+    return None if value is None else {name: getattr(value, name) for name in value.__struct_fields__}
 
 
-_PAYLOADS: Final = {"input", "transformed", "output", "arguments", "result", "context"}
+def _parent_in(data: dict[str, Any] | None) -> m.Parent | None:
+    return None if data is None else m.Parent(**data)
+
+
+def _maybe_error_in(data: dict[str, Any] | None) -> m.Error | None:
+    return None if data is None else m.Error(**data)
+
+
+def _subscriptions_in(data: list[dict[str, Any]]) -> tuple[m.Subscription, ...]:
+    return tuple(m.Subscription(**item) for item in data)
+
+
+_TRAVELS: Final[dict[str, tuple[Callable[[Any], Any] | None, Callable[[Any], Any] | None]]] = {
+    **dict.fromkeys(_PAYLOADS, (_payload_out, _payload_in)),
+    "error": (_struct_out, _maybe_error_in),
+    "parent": (_struct_out, _parent_in),
+    "subscriptions": (lambda values: [_struct_out(value) for value in values], _subscriptions_in),
+    "ready": (list, tuple),
+}
+"""How a field of a body travels: (outwards, inwards); None leaves it as it is."""
 
 _Plan = tuple[tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None], ...]
 
 
 def _plan(body: type) -> _Plan:
     """How each field of a body travels: (name, outwards, inwards); None leaves it as it is."""
-    steps: list[tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]] = []
-    for name in body.__struct_fields__:  # type: ignore[attr-defined]
-        if name in _PAYLOADS:
-            steps.append((name, _payload_out, _payload_in))
-        elif name == "error":
-            steps.append((name, _error_out, _error_in))
-        else:
-            steps.append((name, None, None))
-    return tuple(steps)
+    fields: tuple[str, ...] = body.__struct_fields__  # type: ignore[attr-defined]
+    return tuple((name, *_TRAVELS.get(name, (None, None))) for name in fields)
 
 
 _BODIES: Final[dict[type, tuple[str, _Plan]]] = {
@@ -182,10 +198,34 @@ _DEFINITION: Final = newest("definition")
 _DEFINITION_FRAME: Final = _frame(_DEFINITION)
 _SNAPSHOT: Final = newest("snapshot")
 _SNAPSHOT_FRAME: Final = _frame(_SNAPSHOT)
+_CANCELLATION: Final = newest("cancellation")
+_CANCELLATION_FRAME: Final = _frame(_CANCELLATION)
+_CLOUDEVENT: Final = newest("cloudevent")
+_CLOUDEVENT_FRAME: Final = _frame(_CLOUDEVENT)
 
 
 def encode_event(event: m.Event) -> bytes:
     return _EVENT_FRAME + writing.event(event)
+
+
+def encoder_like(value: bytes) -> Callable[[m.Event], bytes]:
+    """What encodes events under the schema of the stored event `value`: deciding an old log again gives its old bytes."""
+    schema, _ = _identify(value, None)
+    if schema is _EVENT:
+        return encode_event
+    frame = _frame(schema)
+    return lambda event: _write(schema, frame, _event_out(event))
+
+
+def _event_out(event: m.Event) -> dict[str, Any]:
+    """Plain data for fastavro, which leaves out what the writer's schema does not know."""
+    record = {name: getattr(event, name) for name in event.__struct_fields__}
+    return record | {
+        "event_id": event.event_id,
+        "actor": _struct_out(event.actor),
+        "cause": _struct_out(event.cause),
+        "body": _body_out(event.body),
+    }
 
 
 def _event_in(record: dict[str, Any]) -> m.Event:
@@ -292,10 +332,28 @@ def decode_definition(value: bytes, fingerprint: bytes | None = None) -> m.Publi
     return m.PublishedDefinition(**_read(value, fingerprint, ("definition",))[1])
 
 
+def encode_cancellation(cancellation: m.Cancellation) -> bytes:
+    return _write(_CANCELLATION, _CANCELLATION_FRAME, _struct_out(cancellation))
+
+
+def decode_cancellation(value: bytes, fingerprint: bytes | None = None) -> m.Cancellation:
+    return m.Cancellation(**_read(value, fingerprint, ("cancellation",))[1])
+
+
+def encode_cloudevent(event: m.CloudEvent) -> bytes:
+    return _write(_CLOUDEVENT, _CLOUDEVENT_FRAME, _struct_out(event))
+
+
+def decode_cloudevent(value: bytes, fingerprint: bytes | None = None) -> m.CloudEvent:
+    return m.CloudEvent(**_read(value, fingerprint, ("cloudevent",))[1])
+
+
 def _active_in(record: dict[str, Any]) -> m.ActiveTask:
     transformed = record["raw_input"] if record["input"] is None else record["input"]
     record["input"] = transformed
     record["data"] = transformed if record["data"] is None else record["data"]
+    record["results"] = tuple(m.Result(**result) for result in record["results"])
+    record["subscriptions"] = _subscriptions_in(record["subscriptions"])
     return m.ActiveTask(**record)
 
 
@@ -308,10 +366,16 @@ def decode_snapshot(value: bytes, fingerprint: bytes | None = None) -> m.Snapsho
     match name.rsplit(".", 1)[1]:
         case "LiveFlow":
             record["active"] = tuple(_active_in(task) for task in record["active"])
+            record["parent"] = _parent_in(record["parent"])
+            record["ready"] = tuple(record["ready"])
+            record["compensations"] = tuple(m.Compensation(**undo) for undo in record["compensations"])
+            record["parked"] = tuple(record["parked"])
             return m.LiveFlow(**record)
         case "EndedFlow":
             return m.EndedFlow(**record)
         case "Position":
             return m.Position(**record)
+        case "Entity":
+            return m.Entity(**record)
         case other:
             raise Undecodable("unexpected-record", f"Expected a snapshot but found a {other}")

@@ -1,130 +1,141 @@
 """The contract as Python types: what travels on the topics, one frozen struct a record.
 
-Names, fields and order mirror `avro/*-v1.avsc`; `codec.py` turns these into bytes and back. Nothing here decides
+Names, fields and order mirror the newest files of `avro/`; `codec.py` turns these into bytes and back. Nothing here decides
 anything and nothing here knows Kafka. A payload is UTF-8 JSON as bytes, or a `Claim` that says where it is kept.
 Times are microseconds since the Unix epoch (UTC).
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal
-
 import msgspec
 
-ActorKind = Literal["user", "worker", "timer", "event", "engine"]
-
-
-class Claim(msgspec.Struct, frozen=True, gc=False):
-    """A large payload's place: `uri` in the object store, `sha256` of its bytes, `size` in bytes."""
-
-    uri: str
-    sha256: bytes
-    size: int
-
-
-Payload = bytes | Claim
-
-
-class Actor(msgspec.Struct, frozen=True, gc=False):
-    kind: ActorKind
-    id: str
-
-
-class Cause(msgspec.Struct, frozen=True, gc=False):
-    """The command behind a decision, and its place in the `commands` topic."""
-
-    command_id: str
-    partition: int
-    offset: int
-
-
-class Error(msgspec.Struct, frozen=True, gc=False):
-    """Problem details (RFC 9457) as the DSL describes errors; `instance` is the JSON pointer of the task."""
-
-    type: str
-    status: int
-    title: str | None = None
-    detail: str | None = None
-    instance: str | None = None
-
-
-# -- event bodies ---------------------------------------------------------------------------------------------------
-
-
-class FlowStarted(msgspec.Struct, frozen=True, gc=False):
-    input: Payload
-    transformed: Payload | None = None
-    engine_version: str = ""
-
-
-class FlowCompleted(msgspec.Struct, frozen=True, gc=False):
-    output: Payload
-
-
-class FlowFaulted(msgspec.Struct, frozen=True, gc=False):
-    error: Error
-
-
-class FlowCancelled(msgspec.Struct, frozen=True, gc=False):
-    reason: str | None = None
-
-
-class FlowSuspended(msgspec.Struct, frozen=True, gc=False):
-    """The flow is parked as an incident: deciding `command` (its stored bytes) failed by a defect."""
-
-    reason: str
-    command: bytes
-
-
-class CommandParked(msgspec.Struct, frozen=True, gc=False):
-    command: bytes
-
-
-class TaskScheduled(msgspec.Struct, frozen=True, gc=False):
-    queue: str
-    function: str
-    input: Payload | None = None
-    arguments: Payload | None = None
-
-
-class TaskStarted(msgspec.Struct, frozen=True, gc=False):
-    input: Payload | None = None
-
-
-class TaskSkipped(msgspec.Struct, frozen=True, gc=False):
-    pass
-
-
-class TaskCompleted(msgspec.Struct, frozen=True, gc=False):
-    result: Payload | None = None
-    output: Payload | None = None
-    context: Payload | None = None
-    branch: str | None = None
-
-
-class TaskFaulted(msgspec.Struct, frozen=True, gc=False):
-    error: Error
-    result: Payload | None = None
-
-
-class TaskCancelled(msgspec.Struct, frozen=True, gc=False):
-    pass
-
-
-EventBody = (
-    FlowStarted
-    | FlowCompleted
-    | FlowFaulted
-    | FlowCancelled
-    | FlowSuspended
-    | CommandParked
-    | TaskScheduled
-    | TaskStarted
-    | TaskSkipped
-    | TaskCompleted
-    | TaskFaulted
-    | TaskCancelled
+from schemas.bodies import (
+    CLOUDEVENT_TYPES,
+    EVENT_BODIES,
+    CommandParked,
+    DecisionMade,
+    EventBody,
+    EventConsumed,
+    EventEmitted,
+    FlowCancelled,
+    FlowCompensating,
+    FlowCompleted,
+    FlowContinued,
+    FlowFaulted,
+    FlowResumed,
+    FlowStarted,
+    FlowSuspended,
+    FlowYielded,
+    ListenStarted,
+    SubflowStarted,
+    TaskCancelled,
+    TaskCaught,
+    TaskCompleted,
+    TaskFaulted,
+    TaskIterated,
+    TaskIterationCompleted,
+    TaskProgressed,
+    TaskRetried,
+    TaskScheduled,
+    TaskSkipped,
+    TaskStarted,
+    TimerFired,
 )
+from schemas.commands import (
+    COMMAND_BODIES,
+    CancelFlow,
+    CommandBody,
+    CompleteTask,
+    ContinueFlow,
+    DeliverEvent,
+    FailTask,
+    FireTimer,
+    HeartbeatTask,
+    ResumeFlow,
+    StartFlow,
+    SuspendFlow,
+    TellEntity,
+)
+from schemas.parts import (
+    Actor,
+    ActorKind,
+    Cause,
+    Claim,
+    Error,
+    Parent,
+    Payload,
+    Subscription,
+)
+
+__all__ = [
+    "CLOUDEVENT_TYPES",
+    "COMMAND_BODIES",
+    "EVENT_BODIES",
+    "ActiveTask",
+    "Actor",
+    "ActorKind",
+    "CancelFlow",
+    "Cancellation",
+    "Cause",
+    "Claim",
+    "CloudEvent",
+    "Command",
+    "CommandBody",
+    "CommandParked",
+    "Compensation",
+    "CompleteTask",
+    "ContinueFlow",
+    "DecisionMade",
+    "DeliverEvent",
+    "EndedFlow",
+    "Entity",
+    "Error",
+    "Event",
+    "EventBody",
+    "EventConsumed",
+    "EventEmitted",
+    "FailTask",
+    "FireTimer",
+    "FlowCancelled",
+    "FlowCompensating",
+    "FlowCompleted",
+    "FlowContinued",
+    "FlowFaulted",
+    "FlowResumed",
+    "FlowStarted",
+    "FlowSuspended",
+    "FlowYielded",
+    "HeartbeatTask",
+    "ListenStarted",
+    "LiveFlow",
+    "Message",
+    "Parent",
+    "Payload",
+    "Position",
+    "PublishedDefinition",
+    "Rejection",
+    "Result",
+    "ResumeFlow",
+    "Snapshot",
+    "StartFlow",
+    "SubflowStarted",
+    "Subscription",
+    "SuspendFlow",
+    "Task",
+    "TaskCancelled",
+    "TaskCaught",
+    "TaskCompleted",
+    "TaskFaulted",
+    "TaskIterated",
+    "TaskIterationCompleted",
+    "TaskProgressed",
+    "TaskRetried",
+    "TaskScheduled",
+    "TaskSkipped",
+    "TaskStarted",
+    "TellEntity",
+    "TimerFired",
+]
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -167,35 +178,6 @@ class Rejection(msgspec.Struct, frozen=True, gc=False):
     trace: str | None = None
 
 
-# -- commands -------------------------------------------------------------------------------------------------------
-
-
-class StartFlow(msgspec.Struct, frozen=True, gc=False):
-    definition: str
-    input: Payload
-
-
-class CompleteTask(msgspec.Struct, frozen=True, gc=False):
-    task: str
-    run: int
-    attempt: int
-    output: Payload
-
-
-class FailTask(msgspec.Struct, frozen=True, gc=False):
-    task: str
-    run: int
-    attempt: int
-    error: Error
-
-
-class CancelFlow(msgspec.Struct, frozen=True, gc=False):
-    reason: str | None = None
-
-
-CommandBody = StartFlow | CompleteTask | FailTask | CancelFlow
-
-
 class Command(msgspec.Struct, frozen=True, gc=False):
     command_id: str
     flow_id: str
@@ -224,6 +206,35 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     arguments: Payload
     time: int
     trace: str | None = None
+    deadline: int = 0
+    heartbeat: int = 0
+    priority: str = "normal"
+    reply: bool = True
+
+
+class Cancellation(msgspec.Struct, frozen=True, gc=False):
+    """A task that no worker need go on with."""
+
+    flow_id: str
+    task: str
+    run: int
+    attempt: int
+    queue: str
+    time: int
+
+
+class CloudEvent(msgspec.Struct, frozen=True, gc=False):
+    """A CloudEvents 1.0 event as the inbox and the outbox keep it; `data` in the form its content type says."""
+
+    id: str
+    source: str
+    type: str
+    subject: str | None = None
+    time: str | None = None
+    datacontenttype: str | None = None
+    dataschema: str | None = None
+    extensions: dict[str, str] = {}
+    data: bytes | None = None
 
 
 class PublishedDefinition(msgspec.Struct, frozen=True, gc=False):
@@ -238,10 +249,20 @@ class PublishedDefinition(msgspec.Struct, frozen=True, gc=False):
     published_by: str
 
 
+class Result(msgspec.Struct, frozen=True, gc=False):
+    """The output of a finished branch (`key`: its pointer), or an event a listen consumed (`key`: its filter)."""
+
+    key: str
+    value: bytes
+
+
 class ActiveTask(msgspec.Struct, frozen=True, gc=False):
     """One run of a task that is not over.
 
     `raw_input` is what it got, `input` what `input.from` made of it, `data` the output of its last child so far.
+    `due`: when its wait, attempt, retry's delay or heartbeat (`purpose`) ends; `deadline`: when it times out (0: never).
+    `items`: the collection of a for. `results`: outputs of finished branches, events consumed. `error`: what its catch
+    handles (JSON). `child`: its sub-flow. `queue`: of its worker. `keys`: correlation values so far (JSON).
     """
 
     task: str
@@ -251,10 +272,35 @@ class ActiveTask(msgspec.Struct, frozen=True, gc=False):
     raw_input: bytes
     input: bytes
     data: bytes
+    due: int = 0
+    purpose: str = ""
+    deadline: int = 0
+    index: int = -1
+    items: bytes | None = None
+    results: tuple[Result, ...] = ()
+    error: bytes | None = None
+    child: str = ""
+    queue: str = ""
+    subscriptions: tuple[Subscription, ...] = ()
+    keys: bytes | None = None
+    retrying_since: int = 0
+
+
+class Compensation(msgspec.Struct, frozen=True, gc=False):
+    """A completed run of a task that names another one to undo it."""
+
+    task: str
+    run: int
+    input: bytes
+    output: bytes
 
 
 class LiveFlow(msgspec.Struct, frozen=True, gc=False):
-    """The state of a flow that has not ended; folded from its events, nothing else."""
+    """The state of a flow that has not ended; folded from its events, nothing else.
+
+    `ready`: tasks to go on with after a yield. `steps`: tasks performed since somebody outside had a say.
+    `fate`: how it ends when compensation is done (JSON of FlowCompensating). `parked`: commands kept for its resumption.
+    """
 
     flow_id: str
     definition: str
@@ -271,6 +317,13 @@ class LiveFlow(msgspec.Struct, frozen=True, gc=False):
     context: bytes
     active: tuple[ActiveTask, ...] = ()
     runs: dict[str, int] = {}
+    parent: Parent | None = None
+    deadline: int = 0
+    ready: tuple[str, ...] = ()
+    steps: int = 0
+    compensations: tuple[Compensation, ...] = ()
+    fate: bytes | None = None
+    parked: tuple[bytes, ...] = ()
 
 
 class EndedFlow(msgspec.Struct, frozen=True, gc=False):
@@ -291,26 +344,14 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     time: int
 
 
-Snapshot = LiveFlow | EndedFlow | Position
+class Entity(msgspec.Struct, frozen=True, gc=False):
+    """A correlator, a schedule or a limiter (engine/core/entities): its JSON, and when it wants to be woken (0: never)."""
 
-Message = Event | Rejection | Command | Task | PublishedDefinition | Snapshot
+    key: str
+    state: bytes
+    due: int = 0
 
-EVENT_BODIES: Final[tuple[type, ...]] = EventBody.__args__
-COMMAND_BODIES: Final[tuple[type, ...]] = CommandBody.__args__
 
-# The DSL's lifecycle event types (dsl-reference.md, Lifecycle Events); io.flowtrail.* where the DSL has none.
-CLOUDEVENT_TYPES: Final[dict[str, str]] = {
-    "FlowStarted": "io.serverlessworkflow.workflow.started.v1",
-    "FlowCompleted": "io.serverlessworkflow.workflow.completed.v1",
-    "FlowFaulted": "io.serverlessworkflow.workflow.faulted.v1",
-    "FlowCancelled": "io.serverlessworkflow.workflow.cancelled.v1",
-    "FlowSuspended": "io.serverlessworkflow.workflow.suspended.v1",
-    "CommandParked": "io.flowtrail.command.parked.v1",
-    "TaskScheduled": "io.serverlessworkflow.task.created.v1",
-    "TaskStarted": "io.serverlessworkflow.task.started.v1",
-    "TaskSkipped": "io.flowtrail.task.skipped.v1",
-    "TaskCompleted": "io.serverlessworkflow.task.completed.v1",
-    "TaskFaulted": "io.serverlessworkflow.task.faulted.v1",
-    "TaskCancelled": "io.serverlessworkflow.task.cancelled.v1",
-    "Rejection": "io.flowtrail.command.rejected.v1",
-}
+Snapshot = LiveFlow | EndedFlow | Position | Entity
+
+Message = Event | Rejection | Command | Task | PublishedDefinition | Snapshot | Cancellation | CloudEvent

@@ -26,6 +26,8 @@ TOPIC_OF_KIND: Final[dict[str, str]] = {
     "task": "tasks",
     "definition": "definitions",
     "snapshot": "state",
+    "cancellation": "cancellations",
+    "cloudevent": "inbox",
 }
 
 

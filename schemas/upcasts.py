@@ -12,7 +12,59 @@ from typing import Any, Final
 
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 
-UPCASTS: Final[dict[tuple[str, int], Upcast]] = {}
+_NEW: Final[dict[str, dict[str, Any]]] = {
+    "FlowStarted": {"parent": None, "deadline": 0},
+    "TaskScheduled": {"deadline": 0, "due": 0, "priority": "normal", "reply": True},
+    "TaskStarted": {"deadline": 0, "due": 0, "purpose": "", "items": None, "kind": "do"},
+    "TaskCompleted": {"compensable": False},
+    "StartFlow": {"parent": None},
+    "CancelFlow": {"compensate": False},
+    "FailTask": {"incident": False},
+    "LiveFlow": {
+        "parent": None,
+        "deadline": 0,
+        "ready": [],
+        "steps": 0,
+        "compensations": [],
+        "fate": None,
+        "parked": [],
+    },
+}
+_NEW_ACTIVE: Final[dict[str, Any]] = {
+    "due": 0,
+    "purpose": "",
+    "deadline": 0,
+    "index": -1,
+    "items": None,
+    "results": [],
+    "error": None,
+    "child": "",
+    "queue": "",
+    "subscriptions": [],
+    "keys": None,
+    "retrying_since": 0,
+}
+
+
+def _body_2(record: dict[str, Any]) -> dict[str, Any]:
+    """Events, commands and snapshots: what version 2 added to the bodies of version 1."""
+    name, body = record["body"]
+    body = body | _NEW.get(name.rsplit(".", 1)[1], {})
+    if "active" in body:
+        body["active"] = [active | _NEW_ACTIVE for active in body["active"]]
+    return record | {"body": (name, body)}
+
+
+def _task_2(record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"deadline": 0, "heartbeat": 0, "priority": "normal", "reply": True}
+
+
+UPCASTS: Final[dict[tuple[str, int], Upcast]] = {
+    ("event", 1): _body_2,
+    ("command", 1): _body_2,
+    ("snapshot", 1): _body_2,
+    ("task", 1): _task_2,
+}
 
 
 def upcast(

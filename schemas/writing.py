@@ -84,23 +84,97 @@ def cause(value: m.Cause) -> bytes:
     return text(value.command_id) + long(value.partition) + long(value.offset)
 
 
+_FALSE: Final = b"\0"
+_TRUE: Final = b"\1"
+
+
+def boolean(value: bool) -> bytes:
+    return _TRUE if value else _FALSE
+
+
+def maybe_data(value: bytes | None) -> bytes:
+    return _ABSENT if value is None else _PRESENT + data(value)
+
+
+def maybe_parent(value: m.Parent | None) -> bytes:
+    if value is None:
+        return _ABSENT
+    return _PRESENT + text(value.flow_id) + text(value.task) + long(value.run) + long(value.attempt)
+
+
+def time(value: int) -> bytes:
+    return _ABSENT if not value else _varint(value)
+
+
+def _subscriptions(values: tuple[m.Subscription, ...]) -> bytes:
+    return _items([long(s.filter) + text(s.key) + maybe_data(s.expected) for s in values])
+
+
 _BODY: Final[dict[type, Callable[[Any], bytes]]] = {
-    m.FlowStarted: lambda b: payload(b.input) + maybe_payload(b.transformed) + text(b.engine_version),
+    m.FlowStarted: lambda b: (
+        payload(b.input)
+        + maybe_payload(b.transformed)
+        + text(b.engine_version)
+        + maybe_parent(b.parent)
+        + time(b.deadline)
+    ),
     m.FlowCompleted: lambda b: payload(b.output),
     m.FlowFaulted: lambda b: error(b.error),
     m.FlowCancelled: lambda b: maybe_text(b.reason),
     m.FlowSuspended: lambda b: text(b.reason) + data(b.command),
     m.CommandParked: lambda b: data(b.command),
     m.TaskScheduled: lambda b: (
-        text(b.queue) + text(b.function) + maybe_payload(b.input) + maybe_payload(b.arguments)
+        text(b.queue)
+        + text(b.function)
+        + maybe_payload(b.input)
+        + maybe_payload(b.arguments)
+        + time(b.deadline)
+        + time(b.due)
+        + text(b.priority)
+        + boolean(b.reply)
     ),
-    m.TaskStarted: lambda b: maybe_payload(b.input),
+    m.TaskStarted: lambda b: (
+        maybe_payload(b.input)
+        + time(b.deadline)
+        + time(b.due)
+        + text(b.purpose)
+        + maybe_payload(b.items)
+        + text(b.kind)
+    ),
     m.TaskSkipped: lambda _: b"",
     m.TaskCompleted: lambda b: (
-        maybe_payload(b.result) + maybe_payload(b.output) + maybe_payload(b.context) + maybe_text(b.branch)
+        maybe_payload(b.result)
+        + maybe_payload(b.output)
+        + maybe_payload(b.context)
+        + maybe_text(b.branch)
+        + boolean(b.compensable)
     ),
     m.TaskFaulted: lambda b: error(b.error) + maybe_payload(b.result),
     m.TaskCancelled: lambda _: b"",
+    m.TaskIterated: lambda b: long(b.index),
+    m.TaskIterationCompleted: lambda b: long(b.index) + maybe_payload(b.output) + maybe_payload(b.context),
+    m.TaskRetried: lambda b: error(b.error) + time(b.due) + time(b.deadline),
+    m.TaskCaught: lambda b: error(b.error),
+    m.TaskProgressed: lambda b: maybe_payload(b.progress) + time(b.due),
+    m.TimerFired: lambda b: text(b.purpose) + time(b.due) + time(b.next),
+    m.SubflowStarted: lambda b: (
+        text(b.child)
+        + text(b.definition)
+        + maybe_payload(b.input)
+        + maybe_payload(b.arguments)
+        + time(b.deadline)
+        + boolean(b.reply)
+    ),
+    m.ListenStarted: lambda b: maybe_payload(b.input) + time(b.deadline) + _subscriptions(b.subscriptions),
+    m.EventConsumed: lambda b: long(b.filter) + payload(b.event) + text(b.read) + maybe_data(b.keys),
+    m.EventEmitted: lambda b: payload(b.event),
+    m.DecisionMade: lambda b: text(b.table) + payload(b.explanation),
+    m.FlowYielded: lambda b: _items([text(task) for task in b.ready]),
+    m.FlowContinued: lambda _: b"",
+    m.FlowResumed: lambda b: maybe_text(b.reason),
+    m.FlowCompensating: lambda b: (
+        (_ABSENT if b.error is None else _PRESENT + error(b.error)) + maybe_text(b.reason)
+    ),
 }
 _BRANCH: Final = {body: long(number) for number, body in enumerate(m.EVENT_BODIES)}
 
@@ -141,6 +215,10 @@ def task(value: m.Task) -> bytes:
             payload(value.arguments),
             _varint(value.time),
             maybe_text(value.trace),
+            time(value.deadline),
+            time(value.heartbeat),
+            text(value.priority),
+            boolean(value.reply),
         )
     )
 
@@ -155,6 +233,18 @@ def _active(value: m.ActiveTask) -> bytes:
             data(value.raw_input),
             _ABSENT if value.input == value.raw_input else _PRESENT + data(value.input),
             _ABSENT if value.data == value.input else _PRESENT + data(value.data),
+            time(value.due),
+            text(value.purpose),
+            time(value.deadline),
+            long(value.index) if value.index >= 0 else _varint(value.index),
+            maybe_data(value.items),
+            _items([text(result.key) + data(result.value) for result in value.results]),
+            maybe_data(value.error),
+            text(value.child),
+            text(value.queue),
+            _subscriptions(value.subscriptions),
+            maybe_data(value.keys),
+            time(value.retrying_since),
         )
     )
 
@@ -164,6 +254,10 @@ def _items(items: list[bytes]) -> bytes:
     if not items:
         return _ABSENT
     return long(len(items)) + b"".join(items) + _ABSENT
+
+
+def _compensation(value: m.Compensation) -> bytes:
+    return text(value.task) + long(value.run) + data(value.input) + data(value.output)
 
 
 def _live(value: m.LiveFlow) -> bytes:
@@ -184,6 +278,13 @@ def _live(value: m.LiveFlow) -> bytes:
             data(value.context),
             _items([_active(active) for active in value.active]),
             _items([text(name) + long(count) for name, count in value.runs.items()]),
+            maybe_parent(value.parent),
+            time(value.deadline),
+            _items([text(task) for task in value.ready]),
+            long(value.steps),
+            _items([_compensation(undo) for undo in value.compensations]),
+            maybe_data(value.fate),
+            _items([data(command) for command in value.parked]),
         )
     )
 
@@ -206,4 +307,6 @@ def snapshot(value: m.Snapshot) -> bytes:
         return b"\0" + _live(value)
     if isinstance(value, m.EndedFlow):
         return _SMALL[1] + _ended(value)
+    if isinstance(value, m.Entity):
+        return _SMALL[3] + text(value.key) + data(value.state) + time(value.due)
     return _SMALL[2] + long(value.offset) + _varint(value.time)
