@@ -15,11 +15,14 @@ import orjson
 
 from engine.dsl.checks import Checks, described
 from engine.dsl.errors import DefinitionError, ExpressionError, Problem
-from engine.dsl.model import Definition, Json, Template
+from engine.dsl.model import Definition, Json
 from engine.dsl.results import check_json
 from engine.dsl.sandbox import Sandbox
-from engine.dsl.source import Source, escape, parse
-from engine.dsl.tasks import QUEUE, QUEUE_WISH, TaskCompiler, compile_error
+from engine.dsl.scopes import AFTER_FLOW, BEFORE_FLOW, QUEUE, QUEUE_WISH, Around
+from engine.dsl.source import Source, parse
+from engine.dsl.tasks import TASKS_MAX, TaskCompiler
+from engine.dsl.timing import compile_schedule, compile_timeout
+from engine.dsl.use import bound_names, read_use, rehearse, warn_unused
 
 _LABEL: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 _LABEL_WISH: Final = "a name of at most 63 letters, digits and '-'"
@@ -30,17 +33,8 @@ _SEMVER: Final = re.compile(
 )
 _DSL: Final = re.compile(r"1\.0\.(?:0|[1-9][0-9]*)(?:[-+][0-9a-zA-Z.+-]+)?")
 _DOCUMENT: Final = ("dsl", "namespace", "name", "version", "title", "summary", "tags", "metadata")
-_REUSABLE: Final = (
-    "authentications",
-    "catalogs",
-    "extensions",
-    "functions",
-    "retries",
-    "secrets",
-    "timeouts",
-)
-_BEFORE_FLOW: Final = frozenset({"workflow", "runtime"})
-_AFTER_FLOW: Final = frozenset({"context", "workflow", "runtime"})
+_PROPERTIES: Final = ("document", "input", "use", "do", "output", "evaluate", "timeout", "schedule")
+_LANGUAGES: Final = ("jq", "cel")
 
 
 def compile_definition(
@@ -72,18 +66,22 @@ def _source(given: Source | str | bytes | Mapping[str, Json]) -> Source:
 
 
 def _compile(checks: Checks, document: Json) -> Definition:
-    found = checks.properties(
-        document,
-        "",
-        ("document", "input", "use", "do", "output", "evaluate"),
-        required=("document", "do"),
-        unsupported=("timeout", "schedule"),
-    )
+    found = checks.properties(document, "", _PROPERTIES, required=("document", "do"))
     _read_evaluate(checks, found.get("evaluate", {}))
     about = _read_document(checks, found.get("document", {}))
-    reusable = checks.properties(found.get("use", {}), "/use", ("errors",), unsupported=_REUSABLE)
-    compiler = TaskCompiler(checks, about["queue"], _read_errors(checks, reusable.get("errors", {})))
-    first = compiler.scope(found["do"], "/do", "") if "do" in found else ""
+    use = read_use(checks, found.get("use", {}), bound_names(document))
+    compiler = TaskCompiler(checks, about["queue"], use)
+    rehearse(compiler, found.get("use", {}))
+    timeout = None
+    if "timeout" in found:
+        at = "/timeout"
+        timeout = compile_timeout(checks, found["timeout"], at, AFTER_FLOW, use.timeouts, use.used)
+    flow_input = checks.transform(found, "input", "from", "", BEFORE_FLOW)
+    first = compiler.scope(found["do"], Around("", ""), "/do") if "do" in found else ""
+    warn_unused(use, found.get("use"))
+    if compiler.full:
+        wish = f"Expected at most {TASKS_MAX} tasks, functions and extensions in place"
+        checks.refuse(f"{wish}, but found more", "")
     return Definition(
         namespace=about["namespace"],
         name=about["name"],
@@ -91,21 +89,27 @@ def _compile(checks: Checks, document: Json) -> Definition:
         title=about["title"],
         hash=hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).digest(),
         document=document,
-        input=checks.transform(found, "input", "from", "", _BEFORE_FLOW),
-        output=checks.transform(found, "output", "as", "", _AFTER_FLOW),
+        input=flow_input,
+        output=checks.transform(found, "output", "as", "", AFTER_FLOW),
         tasks=compiler.tasks,
         first=first,
+        timeout=timeout,
+        schedule=compile_schedule(checks, found["schedule"], "/schedule") if "schedule" in found else None,
+        secrets=checks.secrets,
+        metadata=about["metadata"],
+        warnings=tuple(sorted(checks.warnings, key=lambda warning: warning.line or 0)),
     )
 
 
 def _read_evaluate(checks: Checks, value: Json) -> None:
     found = checks.properties(value, "/evaluate", ("language", "mode"))
     language, mode = found.get("language", "jq"), found.get("mode", "strict")
-    if language != "jq":
-        if isinstance(language, str):
-            checks.unsupported(f"the expression language {described(language)}", "/evaluate/language")
-        else:
-            checks.expected("an expression language", described(language), "/evaluate/language")
+    if language in _LANGUAGES:
+        checks.language = language
+    elif isinstance(language, str):
+        checks.unsupported(f"the expression language {described(language)}", "/evaluate/language")
+    else:
+        checks.expected("an expression language", described(language), "/evaluate/language")
     if mode not in ("strict", "loose"):
         checks.expected("strict or loose", described(mode), "/evaluate/mode")
     checks.loose = mode == "loose"
@@ -129,13 +133,7 @@ def _read_document(checks: Checks, value: Json) -> dict[str, Any]:
     for name in ("tags", "metadata"):
         checks.object(found.get(name, {}), f"{at}/{name}")
     metadata = found.get("metadata", {})
+    read["metadata"] = metadata if isinstance(metadata, dict) else {}
     if isinstance(metadata, dict) and "queue" in metadata:
         read["queue"] = checks.text(metadata["queue"], f"{at}/metadata/queue", QUEUE_WISH, QUEUE)
     return read
-
-
-def _read_errors(checks: Checks, value: Json) -> dict[str, Template]:
-    errors = checks.object(value, "/use/errors")
-    return {
-        name: compile_error(checks, error, f"/use/errors/{escape(name)}") for name, error in errors.items()
-    }

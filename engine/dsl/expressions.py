@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
 import jaq
 import orjson
@@ -20,9 +20,8 @@ from engine.dsl.model import Evaluate, Expression, Json
 from engine.dsl.paths import plain
 from engine.dsl.results import shortened, single
 from engine.dsl.sandbox import Sandbox
+from engine.dsl.secrets import SEALED, SealProblem, sealed_values
 from engine.dsl.tokens import FormError, tokenize
-
-_UNSUPPORTED: Final = "secrets"
 
 
 class ExpressionProblem(Exception):
@@ -44,8 +43,16 @@ def unmarked(text: str) -> str:
     return text.strip()[2:-1] if is_marked(text) else text
 
 
-def compile_expression(text: str, available: frozenset[str], sandbox: Sandbox | None) -> Expression:
-    """Compiles `text`, marked or not, for a place where the arguments `available` exist. Raises ExpressionProblem."""
+def compile_expression(
+    text: str,
+    available: frozenset[str],
+    sandbox: Sandbox | None,
+    secrets: frozenset[str] = frozenset(),
+) -> Expression:
+    """Compiles `text`, marked or not, for a place where the arguments `available` exist. Raises ExpressionProblem.
+
+    `secrets` are those the definition declares. What is sealed is given here, so `reads` does not name it.
+    """
     program = unmarked(text).strip()
     if not program:
         raise ExpressionProblem("Expected an expression but found none")
@@ -70,16 +77,28 @@ def compile_expression(text: str, available: frozenset[str], sandbox: Sandbox | 
             evaluate = _in_process(compiled, analysis)
         else:
             evaluate = _in_sandbox(program, names, sandbox)
-    return Expression(text, frozenset(names), evaluate)
+    if SEALED.isdisjoint(names):
+        return Expression(text, frozenset(names), evaluate)
+    try:
+        values, references = sealed_values(tokens, secrets)
+    except SealProblem as problem:
+        raise ExpressionProblem(str(problem)) from None
+    return Expression(text, frozenset(names) - SEALED, _with(values, evaluate), references)
+
+
+def _with(values: Mapping[str, Json], evaluate: Evaluate) -> Evaluate:
+    return lambda value, arguments: evaluate(value, {**arguments, **values})
 
 
 def _check_arguments(variables: Mapping[str, Any], available: frozenset[str]) -> None:
     for name in sorted(variables):
-        if name == _UNSUPPORTED:
-            raise ExpressionProblem("$secrets", unsupported=True)
         if name not in available:
+            if name in SEALED:
+                wish = "only in the arguments of a call or run, in an authentication or in input.from"
+                raise ExpressionProblem(f"Expected ${name} {wish} but found it")
             wanted = ", ".join(f"${known}" for known in sorted(available))
-            raise ExpressionProblem(f"Expected one of {wanted} but found ${name}")
+            wish = f"one of {wanted}" if wanted else "no runtime argument"
+            raise ExpressionProblem(f"Expected {wish} but found ${name}")
 
 
 def _reason(problem: jaq.CompileError) -> str:

@@ -1,73 +1,122 @@
-"""The tasks of a definition: one function a kind, over the lists of tasks that form its scopes.
+"""The tasks of a definition: the lists that form its scopes, and what every kind of task has.
 
-Flow directives become pointers here, so that the core never looks a name up; a target must be in the same scope.
-Which runtime arguments exist at which place is the table at the end of the specification's Runtime Expressions.
+Flow directives become pointers here, so that the core never looks a name up; a target must be in the same scope. What is
+special to a kind is in tasks_flow, tasks_calls and tasks_events; reusable functions are put in place of their calls,
+extensions around the tasks they extend, so the core sees tasks only.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
+from engine.dsl import tasks_calls, tasks_events, tasks_flow
 from engine.dsl.checks import Checks, described
-from engine.dsl.expressions import is_marked
-from engine.dsl.model import Call, Case, Directive, Do, Json, Raise, Set, Switch, Task, Template
+from engine.dsl.model import Directive, Extended, Json, Task, Transform
+from engine.dsl.reach import warn_unreachable
+from engine.dsl.scopes import BEFORE_INPUT, BEFORE_TASK, IN_EXPORT, IN_TASK, Around, Spot
 from engine.dsl.source import escape
+from engine.dsl.timing import compile_timeout
+from engine.dsl.use import Use
 
-SUPPORTED: Final = ("call", "do", "raise", "set", "switch")
-UNSUPPORTED: Final = ("fork", "for", "listen", "emit", "run", "try", "wait")
-PROTOCOLS: Final = frozenset({"http", "grpc", "openapi", "asyncapi", "mcp", "a2a"})
 DIRECTIVES: Final = frozenset({"continue", "exit", "end"})
-QUEUE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-QUEUE_WISH: Final = "a queue name such as default (at most 64 of a-z, 0-9, '.', '_', '-')"
+TASKS_MAX: Final = 20_000
+"""Tasks of one definition, functions and extensions in place: more would only cost every node memory."""
 
-BEFORE_TASK: Final = frozenset({"context", "task", "workflow", "runtime"})
-IN_TASK: Final = BEFORE_TASK | {"input", "authorization"}
-IN_EXPORT: Final = IN_TASK | {"output"}
+_OWN: Final[Mapping[str, tuple[str, ...]]] = {
+    "call": ("call", "with"),
+    "do": ("do",),
+    "emit": ("emit",),
+    "for": ("for", "while", "do"),
+    "fork": ("fork",),
+    "listen": ("listen", "foreach"),
+    "raise": ("raise",),
+    "run": ("run",),
+    "set": ("set",),
+    "switch": ("switch",),
+    "try": ("try", "catch"),
+    "wait": ("wait",),
+}
+_KINDS: Final = tuple(_OWN)
+_COMMON: Final = ("if", "input", "output", "export", "timeout", "then", "metadata")
+_TRANSFORMING: Final = ("if", "input", "output", "export", "timeout", "then")
 
-_COMMON: Final = ("if", "input", "output", "export", "then", "metadata")
-_FUNCTION: Final = re.compile(r"[A-Za-z_][A-Za-z0-9._/-]{0,127}")
-_ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+\-.]*://.*", re.DOTALL)
-_JSON_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*")
+Common = dict[str, Any]
+"""The fields of Task."""
+
+Content = Callable[["TaskCompiler", dict[str, Json], Spot, Common], Task]
+
+_CONTENT: Final[Mapping[str, Content]] = {
+    "call": tasks_calls.call,
+    "do": tasks_flow.do,
+    "emit": tasks_events.emit,
+    "for": tasks_flow.for_,
+    "fork": tasks_flow.fork,
+    "listen": tasks_events.listen,
+    "raise": tasks_flow.raise_,
+    "run": tasks_calls.run,
+    "set": tasks_flow.set_,
+    "switch": tasks_flow.switch,
+    "try": tasks_flow.try_,
+    "wait": tasks_flow.wait,
+}
 
 
 class TaskCompiler:
-    """Compiles scope after scope. `errors` are the reusable errors by name."""
+    """Compiles scope after scope into `tasks`."""
 
-    def __init__(self, checks: Checks, queue: str, errors: Mapping[str, Template]) -> None:
+    def __init__(self, checks: Checks, queue: str, use: Use) -> None:
         self.checks = checks
         self.queue = queue
-        self.errors = errors
+        self.use = use
         self._tasks: dict[str, Task | None] = {}
+        self.full = False
 
     @property
     def tasks(self) -> dict[str, Task]:
         """What was compiled, in the order of the document."""
         return {pointer: task for pointer, task in self._tasks.items() if task is not None}
 
-    def scope(self, value: Json, pointer: str, scope: str) -> str:
-        """Compiles the list of tasks at `pointer`; the pointer of its first one."""
+    def scope(self, value: Json, around: Around, path: str) -> str:
+        """Compiles the list of tasks at `path` below `around`; the pointer of its first one."""
+        pointer, place = around.pointer + path, around.place + path
         if not isinstance(value, list) or not value:
             found = "an empty list" if value == [] else described(value)
-            self.checks.expected("a list of tasks", found, pointer)
+            self.checks.expected("a list of tasks", found, place)
             return ""
         targets: dict[str, str] = {}
-        named: list[tuple[str, str, Json]] = []
+        named: list[tuple[str, str, str, Json]] = []
         for index, item in enumerate(value):
-            entry = self.named(item, f"{pointer}/{index}", "task")
+            entry = self.named(item, f"{place}/{index}", "task")
             if entry is None:
                 continue
             name, definition = entry
-            at = f"{pointer}/{index}/{escape(name)}"
+            step = f"/{index}/{escape(name)}"
             if name in targets:
-                self.checks.expected("each task name once in a scope", f"{name!r} again", at)
-            targets.setdefault(name, at)
-            named.append((at, name, definition))
-        for position, (at, name, definition) in enumerate(named):
-            following = named[position + 1][0] if position + 1 < len(named) else None
-            self._tasks[at] = None  # keeps the place: a composite task stands before the tasks in it
-            self._tasks[at] = self.task(definition, at, name, scope, following, targets)
+                self.checks.expected("each task name once in a scope", f"{name!r} again", place + step)
+            targets.setdefault(name, pointer + step)
+            named.append((pointer + step, place + step, name, definition))
+        allowed = {} if around.branches else targets
+        for position, (at, shown, name, definition) in enumerate(named):
+            last = around.branches or position + 1 == len(named)
+            following = None if last else named[position + 1][0]
+            spot = Spot(
+                at,
+                shown,
+                name,
+                around.scope,
+                following,
+                allowed,
+                around.variables,
+                around.reference,
+                around.extendable,
+            )
+            self.add(definition, spot)
+        if not around.branches:
+            places = {at: shown for at, shown, _, _ in named}
+            warn_unreachable(self.checks, self._tasks, places)
         return named[0][0] if named else ""
 
     def named(self, item: Json, pointer: str, what: str) -> tuple[str, Json] | None:
@@ -82,64 +131,96 @@ class TaskCompiler:
             return None
         return name, content
 
-    def task(
-        self,
-        definition: Json,
-        pointer: str,
-        name: str,
-        scope: str,
-        following: str | None,
-        targets: Mapping[str, str],
-    ) -> Task | None:
+    def add(self, definition: Json, spot: Spot) -> None:
+        """Compiles a task and keeps it, before the tasks in it."""
+        if len(self._tasks) >= TASKS_MAX:
+            self.full = True  # the caller refuses the definition: here nothing may be noted
+            return
+        self._tasks[spot.pointer] = None
+        self._tasks[spot.pointer] = self.task(definition, spot)
+
+    def keep(self, task: Task | None, pointer: str = "") -> None:
+        """Keeps a task that the compiler made of a part of another one; None keeps the place of one."""
+        self._tasks[task.pointer if task is not None else pointer] = task
+
+    def drop(self, pointer: str) -> None:
+        del self._tasks[pointer]
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """What is compiled within is checked and thrown away: a function or an extension, where it is written."""
+        kept, used = self._tasks, set(self.use.used)
+        self._tasks = {}
+        try:
+            yield
+        finally:
+            self._tasks = kept
+            self.use.used.clear()
+            self.use.used.update(used)
+
+    # -- one task -----------------------------------------------------------------------------------------------
+
+    def task(self, definition: Json, spot: Spot) -> Task | None:
         checks = self.checks
         if not isinstance(definition, dict):
-            checks.expected("a task (an object)", described(definition), pointer)
+            checks.expected("a task (an object)", described(definition), spot.place)
             return None
-        kind = self.kind(definition, pointer)
+        kind = self.kind(definition, spot.place)
         if kind is None:
             return None
-        own = ("call", "with") if kind == "call" else (kind,)
-        found = checks.properties(definition, pointer, (*own, *_COMMON), unsupported=("timeout",))
-        common: dict[str, Any] = {
-            "pointer": pointer,
-            "name": name,
-            "kind": kind,
-            "scope": scope,
-            "definition": definition,
-            "condition": checks.expression(found["if"], f"{pointer}/if", BEFORE_TASK)
-            if "if" in found
-            else None,
-            "input": checks.transform(found, "input", "from", pointer, BEFORE_TASK),
-            "output": checks.transform(found, "output", "as", pointer, IN_TASK),
-            "export": checks.transform(found, "export", "as", pointer, IN_EXPORT),
-            "then": self.directive(found.get("then", "continue"), f"{pointer}/then", targets),
-            "next": following,
-            "metadata": checks.object(found.get("metadata", {}), f"{pointer}/metadata"),
-        }
-        match kind:
-            case "do":
-                return Do(**common, first=self.scope(found["do"], f"{pointer}/do", pointer))
-            case "set":
-                return self.set_task(found["set"], pointer, common)
-            case "switch":
-                cases = self.cases(found["switch"], f"{pointer}/switch", targets)
-                return Switch(**common, cases=cases)
-            case "raise":
-                return Raise(**common, error=self.raised(found["raise"], f"{pointer}/raise"))
-            case _:
-                return self.call(found, pointer, common)
+        found = checks.properties(definition, spot.place, (*_OWN[kind], *_COMMON))
+        common = self.common(found, kind, definition, spot)
+        extensions = self.use.extending(kind) if spot.extendable else ()
+        if extensions:
+            return self.extended(extensions, found, spot, common)
+        return self.content(kind, found, spot, common)
 
-    def kind(self, definition: dict[str, Json], pointer: str) -> str | None:
-        for kind in UNSUPPORTED:
-            if kind in definition:
-                self.checks.unsupported(kind, pointer, at=f"{pointer}/{kind}")
-                return None
-        kinds = [kind for kind in SUPPORTED if kind in definition]
+    def content(self, kind: str, found: dict[str, Json], spot: Spot, common: Common) -> Task:
+        return _CONTENT[kind](self, found, spot, {**common, "kind": kind})
+
+    def kind(self, definition: dict[str, Json], place: str) -> str | None:
+        kinds = [kind for kind in _KINDS if kind in definition]
+        if "for" in kinds and "do" in kinds:
+            kinds.remove("do")
         if len(kinds) == 1:
             return kinds[0]
-        wish = f"exactly one of {', '.join(SUPPORTED)}"
-        self.checks.expected(wish, " and ".join(kinds) or "none of them", pointer)
+        unknown = [name for name in definition if name not in _COMMON]
+        name = unknown[0] if len(unknown) == 1 and not kinds else None
+        self.checks.expected(
+            f"exactly one of {', '.join(_KINDS)}",
+            " and ".join(kinds) or (repr(name) if name else "none of them"),
+            place,
+            name=name,
+            known=_KINDS,
+        )
         return None
+
+    def common(self, found: dict[str, Json], kind: str, definition: dict[str, Json], spot: Spot) -> Common:
+        checks, place = self.checks, spot.place
+        before, inside = spot.available(BEFORE_TASK), spot.available(IN_TASK)
+        timeout = None
+        if "timeout" in found:
+            timeout = compile_timeout(
+                checks, found["timeout"], f"{place}/timeout", inside, self.use.timeouts, self.use.used
+            )
+        return {
+            "pointer": spot.pointer,
+            "name": spot.name,
+            "kind": kind,
+            "scope": spot.scope,
+            "definition": definition,
+            "condition": checks.expression(found["if"], f"{place}/if", before) if "if" in found else None,
+            "input": checks.transform(found, "input", "from", place, spot.available(BEFORE_INPUT)),
+            "output": checks.transform(found, "output", "as", place, inside),
+            "export": checks.transform(found, "export", "as", place, spot.available(IN_EXPORT)),
+            "then": self.directive(found.get("then", "continue"), f"{place}/then", spot.targets),
+            "next": spot.following,
+            "metadata": checks.object(found.get("metadata", {}), f"{place}/metadata"),
+            "timeout": timeout,
+            "variables": dict(spot.variables),
+            "compensate": self.compensation(found, spot),
+            "reference": spot.reference or place,
+        }
 
     def directive(self, value: Json, pointer: str, targets: Mapping[str, str]) -> Directive:
         if not isinstance(value, str):
@@ -149,86 +230,63 @@ class TaskCompiler:
             return value
         if value not in targets:
             wish = "continue, exit, end or the name of a task of the same scope"
-            self.checks.expected(wish, described(value), pointer)
+            known = (*DIRECTIVES, *targets)
+            self.checks.expected(wish, described(value), pointer, name=value, known=sorted(known))
             return "end"
         return targets[value]
 
-    # -- one kind each ------------------------------------------------------------------------------------------
+    # -- tasks around tasks -------------------------------------------------------------------------------------
 
-    def set_task(self, value: Json, pointer: str, common: dict[str, Any]) -> Set:
-        at = f"{pointer}/set"
-        if value == {}:
-            self.checks.expected("at least one property to set", "none", at)
-        return Set(**common, value=self.checks.expression_or_template(value, at, IN_TASK))
+    def compensation(self, found: dict[str, Json], spot: Spot) -> str | None:
+        """`metadata.compensate`: an inline task, or the name of a function of use.functions."""
+        metadata = found.get("metadata")
+        if not isinstance(metadata, dict) or "compensate" not in metadata:
+            return None
+        value, path = metadata["compensate"], "/metadata/compensate"
+        if isinstance(value, str):
+            if value not in self.use.functions:
+                wish = "a task or the name of a function of use.functions"
+                known = self.use.functions
+                self.checks.expected(wish, described(value), spot.place + path, name=value, known=known)
+                return None
+            value = {"call": value}
+        pointer = spot.pointer + path
+        inner = Spot(pointer, spot.place + path, spot.name, "", None, {}, {}, None, False)
+        self.add(value, inner)
+        return pointer
 
-    def cases(self, value: Json, pointer: str, targets: Mapping[str, str]) -> tuple[Case, ...]:
-        checks = self.checks
-        if not isinstance(value, list) or not value:
-            checks.expected("a list of cases", "an empty list" if value == [] else described(value), pointer)
-            return ()
-        cases: list[Case] = []
-        for index, item in enumerate(value):
-            entry = self.named(item, f"{pointer}/{index}", "case")
-            if entry is None:
-                continue
-            name, content = entry
-            at = f"{pointer}/{index}/{escape(name)}"
-            found = checks.properties(content, at, ("when", "then"), required=("then",))
-            when = checks.expression(found["when"], f"{at}/when", IN_TASK) if "when" in found else None
-            if when is None and found and any(case.when is None for case in cases):
-                checks.expected("at most one default case", f"{name!r} without 'when'", at)
-            if any(case.name == name for case in cases):
-                checks.expected("each case name once", f"{name!r} again", at)
-            cases.append(Case(name, when, self.directive(found.get("then", "end"), f"{at}/then", targets)))
-        return tuple(cases)
+    def extended(
+        self,
+        extensions: tuple[tuple[int, str, dict[str, Json]], ...],
+        found: dict[str, Json],
+        spot: Spot,
+        common: Common,
+    ) -> Task:
+        inner = replace(spot, pointer=f"{spot.pointer}/extended", scope=spot.pointer, following=None)
+        kind, reserved = common["kind"], inner.pointer
+        self._tasks[reserved] = None
+        own = {
+            **common,
+            "pointer": inner.pointer,
+            "scope": inner.scope,
+            "condition": None,
+            "then": "continue",
+            "next": None,
+            "compensate": None,
+        }
+        self._tasks[reserved] = self.content(kind, found, inner, own)
+        outside = {**common, "kind": "extended", "timeout": None}
+        for name in ("input", "output", "export"):
+            outside[name] = Transform()
+        return Extended(
+            **outside,
+            before=tasks_flow.advice(self, extensions, "before", spot),
+            inner=reserved,
+            after=tasks_flow.advice(self, extensions, "after", spot),
+        )
 
-    def raised(self, value: Json, pointer: str) -> Template:
-        checks = self.checks
-        error = checks.properties(value, pointer, ("error",), required=("error",)).get("error")
-        at = f"{pointer}/error"
-        if isinstance(error, str):
-            known = self.errors.get(error)
-            if known is not None:
-                return known
-            checks.expected("the name of an error of use.errors", described(error), at)
-        elif error is not None or (isinstance(value, dict) and "error" in value):
-            return compile_error(checks, error, at)
-        return checks.template({}, at, IN_TASK)
-
-    def call(self, found: dict[str, Json], pointer: str, common: dict[str, Any]) -> Call:
-        checks, at = self.checks, f"{pointer}/call"
-        function = found["call"]
-        if isinstance(function, str) and function in PROTOCOLS:
-            checks.unsupported(f"call {function}", pointer, at=at)
-        elif isinstance(function, str) and ("@" in function or "://" in function):
-            checks.unsupported(f"a call of the cataloged function {described(function)}", pointer, at=at)
-        else:
-            function = checks.text(function, at, "the name of a worker's function", _FUNCTION)
-        arguments = None
-        if "with" in found:
-            given = checks.object(found["with"], f"{pointer}/with")
-            if function not in PROTOCOLS:
-                arguments = checks.template(given, f"{pointer}/with", IN_TASK)
-        queue = self.queue
-        if "queue" in common["metadata"]:
-            queue = checks.text(common["metadata"]["queue"], f"{pointer}/metadata/queue", QUEUE_WISH, QUEUE)
-        return Call(**common, function=str(function), queue=queue, arguments=arguments)
-
-
-def compile_error(checks: Checks, value: Json, pointer: str) -> Template:
-    """An error to raise: `{type, status, instance?, title?, detail?}`; all but the status may be expressions."""
-    known = ("type", "status", "instance", "title", "detail")
-    found = checks.properties(value, pointer, known, required=("type", "status"))
-    for name, wish, pattern in (
-        ("type", "an absolute URI or an expression", _ABSOLUTE_URI),
-        ("instance", "a JSON pointer or an expression", _JSON_POINTER),
-        ("title", "text", None),
-        ("detail", "text", None),
-    ):
-        given = found.get(name, "")
-        if name in found and not (isinstance(given, str) and is_marked(given)):
-            checks.text(given, f"{pointer}/{name}", wish, pattern)
-    status = found.get("status", 0)
-    if not isinstance(status, int) or isinstance(status, bool):
-        checks.expected("a whole number", described(status), f"{pointer}/status")
-    return checks.template(found, pointer, IN_TASK)
+    def transforms(self, function: Mapping[str, Json]) -> bool:
+        """Whether a function does more than its content, so that its call becomes a scope around it."""
+        metadata = function.get("metadata")
+        undone = isinstance(metadata, dict) and "compensate" in metadata
+        return undone or any(name in function for name in _TRANSFORMING)

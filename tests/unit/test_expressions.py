@@ -136,10 +136,8 @@ def test_a_wrong_expression_is_refused_with_a_reason(program: str, message: str)
     assert message in refusal(program)
 
 
-def test_secrets_are_refused_as_not_supported_yet() -> None:
-    with pytest.raises(ExpressionProblem) as caught:
-        compiled("$secrets.token")
-    assert caught.value.unsupported
+def test_secrets_are_refused_where_they_are_not_available() -> None:
+    assert "Expected $secrets only in the arguments of a call or run" in refusal("$secrets.token")
 
 
 def test_the_largest_permitted_program_compiles_on_a_small_stack() -> None:
