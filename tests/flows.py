@@ -9,8 +9,10 @@ import json
 from typing import Any
 
 from engine.core.decide import Decision, decide
+from engine.core.effects import Dispatch, Effect, Emitted
 from engine.core.evolve import FlowState
 from engine.core.redecide import Stored, verify_flow
+from engine.core.timers import due_commands, next_due
 from engine.dsl.compile import compile_definition
 from engine.dsl.model import Definition
 from engine.dsl.source import parse
@@ -34,6 +36,7 @@ class Run:
         self.flow_id = flow_id
         self.state: FlowState | None = None
         self.log: list[Stored] = []
+        self.effects: list[Effect] = []
         self.last: Decision | None = None
         self.now = 1_700_000_000_000_000
         self.sent = 0
@@ -49,10 +52,14 @@ class Run:
         self.sent += 1
         self.now += 1000
         command = m.Command(command_id or f"c{self.sent}", self.flow_id, self.now, actor, body)
+        return self._decide(command, known)
+
+    def _decide(self, command: m.Command, known: bool = True) -> Decision:
         cause = m.Cause(command.command_id, 0, self.sent)
         self.last = decide(self.definition if known else None, self.state, command, cause, self.now)
         self.state = self.last.state
         self.log += [Stored(r.event, r.value) for r in self.last.events]
+        self.effects += self.last.effects
         return self.last
 
     def start(self, data: Any = None, **how: Any) -> Decision:
@@ -66,6 +73,59 @@ class Run:
 
     def cancel(self, reason: str | None = None) -> Decision:
         return self.send(m.CancelFlow(reason), actor=USER)
+
+    def advance(self, seconds: float) -> list[str]:
+        """Lets time pass; every timer that becomes due meanwhile fires, in order. Gives the purposes that fired."""
+        end = self.now + int(seconds * 1_000_000)
+        fired = []
+        while 0 < next_due(self.state) <= end:
+            fired.append(self.tick())
+        self.now = end
+        return fired
+
+    def tick(self) -> str:
+        """The next timer fires, at its time; gives its purpose, or nothing when the flow waits for none."""
+        due = next_due(self.state)
+        if not due:
+            return ""
+        self.now = max(self.now, due)
+        command = due_commands(self.state, self.now)[0]
+        self.sent += 1
+        self._decide(command)
+        return command.body.purpose if isinstance(command.body, m.FireTimer) else "continue"
+
+    def deliver(self, task: str, event: dict[str, Any], number: int = 0, run: int = 1) -> Decision:
+        whole = {"specversion": "1.0", "id": f"e{self.sent}", "source": "/test"} | event
+        body = m.DeliverEvent(task, run, number, json.dumps(whole).encode())
+        return self.send(body, actor=m.Actor("event", "/test"))
+
+    def dispatched(self) -> list[tuple[str, str, Any]]:
+        """(queue, function, arguments) of each task handed to workers so far."""
+        return [
+            (e.queue, e.task.function, json.loads(e.task.arguments))  # type: ignore[arg-type]
+            for e in self.effects
+            if isinstance(e, Dispatch)
+        ]
+
+    def asked(self, kind: type) -> list[tuple[str, Any]]:
+        """(flow id, body) of each command for others so far whose body is a `kind`."""
+        return [
+            (e.flow_id, e.body) for e in self.effects if isinstance(e, m.Command) and isinstance(e.body, kind)
+        ]
+
+    def emitted(self) -> list[m.CloudEvent]:
+        return [e.event for e in self.effects if isinstance(e, Emitted)]
+
+    def cancelled(self) -> list[str]:
+        """Tasks that workers were told to stop."""
+        return [e.task for e in self.effects if isinstance(e, m.Cancellation)]
+
+    @property
+    def waiting(self) -> list[str]:
+        """Tasks that wait for somebody: the innermost active ones."""
+        assert isinstance(self.state, m.LiveFlow), self.state
+        active = [a.task for a in self.state.active]
+        return [task for task in active if not any(other.startswith(task + "/") for other in active)]
 
     @property
     def kinds(self) -> list[str]:

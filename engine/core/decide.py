@@ -15,11 +15,13 @@ import msgspec
 import orjson
 
 from engine import VERSION
+from engine.core import catching, consuming, scopes, waking
+from engine.core.effects import Effect
 from engine.core.evolve import FlowState, active_of
-from engine.core.faults import RUNTIME
+from engine.core.faults import CONFIGURATION, RUNTIME
 from engine.core.interpret import Interpreter
 from engine.core.recording import PAYLOAD_BYTES_MAX, Encode, Recorded, Recording
-from engine.dsl.model import Call, Definition
+from engine.dsl.model import Approval, Call, Definition, Listen, Subflow
 from schemas import messages as m
 from schemas.codec import encode_event
 
@@ -30,11 +32,15 @@ __all__ = ["FLOW_ID", "PAYLOAD_BYTES_MAX", "Decision", "decide", "initial_state"
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """What a command led to: events and the state after them, or a rejection, or (a duplicate) nothing at all."""
+    """What a command led to: events and the state after them, or a rejection, or (a duplicate) nothing at all.
+
+    `effects` is what to tell others in the same transaction; a rejection may have some too (a parent waits for it).
+    """
 
     state: FlowState | None
     events: tuple[Recorded, ...] = ()
     rejection: m.Rejection | None = None
+    effects: tuple[Effect, ...] = ()
 
 
 class _Refused(Exception):
@@ -77,10 +83,11 @@ def decide(
             task=refused.task,
             trace=command.trace,
         )
-        return Decision(state, (), rejection)
-    if recording is None:
+        return Decision(state, (), rejection, _refusal(command, refused, now))
+    if recording is None or not recording.events:
         return Decision(state)
-    return Decision(recording.state, tuple(recording.events))
+    _answer(recording)
+    return Decision(recording.state, tuple(recording.events), None, tuple(recording.effects))
 
 
 def park(
@@ -113,27 +120,104 @@ def _decided(
     body = command.body
     if isinstance(body, m.StartFlow):
         return _start(definition, state, command, body, cause, now, encode, engine_version)
+    if isinstance(body, m.FireTimer | m.ContinueFlow) and not isinstance(state, m.LiveFlow):
+        return None
     live = _live(state, command)
     recording = Recording(definition, live, command, cause, now, encode)
-    if isinstance(body, m.CancelFlow):
-        _cancel(recording, body)
-        return recording
-    active = _active(definition, live, body)
-    assert definition is not None
-    interpreter = Interpreter(definition, recording)
+    assert definition is not None or isinstance(body, m.CancelFlow | m.SuspendFlow)
+    if definition is None:
+        return _without_definition(recording, body)
+    it = Interpreter(definition, recording)
     match body:
+        case m.ResumeFlow():
+            if live.status != "suspended":
+                raise _Refused(
+                    "flow-not-suspended", f"Expected a suspended flow but {command.flow_id} is {live.status}"
+                )
+            waking.resume(it, body, lambda parked: _again(it, parked, engine_version))
+        case m.SuspendFlow():
+            _suspend(recording, body)
+        case m.CancelFlow():
+            _cancel(it, body)
+        case _:
+            _apply(it, live, body)
+    return recording
+
+
+def _apply(it: Interpreter, live: m.LiveFlow, body: m.CommandBody) -> None:
+    """What somebody reports about a running flow. Raises _Refused."""
+    match body:
+        case m.FireTimer():
+            if live.status != "suspended" and waking.is_due(live, body, it.recording.now):
+                waking.fire(it, body)
+        case m.ContinueFlow():
+            if live.status != "suspended" and live.ready:
+                it.proceed()
+        case m.DeliverEvent():
+            own = active_of(live, body.task)
+            task = it.definition.tasks.get(body.task)
+            if own is not None and own.run == body.run and isinstance(task, Listen):
+                if isinstance(checked := _payload(body.event), _Refused):
+                    raise checked
+                consuming.deliver(it, own, body)
         case m.CompleteTask():
-            if isinstance(checked := _payload(body.output), bytes):
-                interpreter.finish(active, checked)
-            else:
-                title = "The task's result cannot be taken"
-                interpreter.fail(active, m.Error(RUNTIME, 500, title, checked.reason))
+            _complete(it, _active(it.definition, live, body), body)
         case m.FailTask():
-            error = body.error
-            interpreter.fail(active, m.Error(error.type, error.status, error.title, error.detail))
+            _fail(it, _active(it.definition, live, body), body)
+        case m.HeartbeatTask():
+            active = _active(it.definition, live, body)
+            called = it.definition.tasks[active.task]
+            if not isinstance(called, Call):
+                raise _Refused(
+                    "task-not-active", f"Expected a worker's task but found {body.task}", body.task
+                )
+            if body.progress is not None and isinstance(checked := _payload(body.progress), _Refused):
+                raise checked
+            waking.progress(it, called, active, body)
+        case m.StartFlow() | m.CancelFlow() | m.SuspendFlow() | m.ResumeFlow() | m.TellEntity():
+            raise _Refused("unexpected-command", f"Expected a flow's command but found {body!r}"[:200])
         case _:
             assert_never(body)
-    return recording
+
+
+def _complete(it: Interpreter, active: m.ActiveTask, body: m.CompleteTask) -> None:
+    checked = _payload(body.output)
+    task = it.definition.tasks[active.task]
+    if isinstance(checked, _Refused):
+        title = "The task's result cannot be taken"
+        catching.fault(it, task, m.Error(RUNTIME, 500, title, checked.reason), None)
+    else:
+        if isinstance(task, Approval) and task.form is not None:
+            problem = task.form.problem(it.recording.value(checked))
+            if problem is not None:  # a person can answer again
+                raise _Refused("invalid-answer", problem, active.task)
+        it.finish(active, checked)
+    it.run()
+
+
+def _fail(it: Interpreter, active: m.ActiveTask, body: m.FailTask) -> None:
+    task = it.definition.tasks[active.task]
+    error = m.Error(body.error.type, body.error.status, body.error.title, body.error.detail)
+    if body.incident and isinstance(task, Call):
+        waking.give_up(it, task, active, error)
+        return
+    catching.fault(it, task, error, None)
+    it.run()
+
+
+def _again(it: Interpreter, body: m.CommandBody, engine_version: str) -> None:
+    """A command that was parked, decided now; what is refused by now was overtaken by events."""
+    live = it.recording.live
+    try:
+        if isinstance(body, m.StartFlow):
+            if live.engine_version == "":
+                it.start(body, engine_version)
+        elif isinstance(body, m.CancelFlow):
+            _cancel(it, body)
+        else:
+            _apply(it, live, body)
+    except _Refused:
+        return
 
 
 def _start(
@@ -172,16 +256,19 @@ def _live(state: FlowState | None, command: m.Command) -> m.LiveFlow:
 
 
 def _active(
-    definition: Definition | None, live: m.LiveFlow, body: m.CompleteTask | m.FailTask
+    definition: Definition, live: m.LiveFlow, body: m.CompleteTask | m.FailTask | m.HeartbeatTask
 ) -> m.ActiveTask:
-    """The active task a worker reports on."""
+    """The active task a worker, a person or a sub-flow reports on."""
     active = active_of(live, body.task)
-    task = None if definition is None else definition.tasks.get(body.task)
-    if active is None or not isinstance(task, Call):
-        waits = ", ".join(sorted(a.task for a in live.active)) or "none"
+    task = definition.tasks.get(body.task)
+    if active is None or not isinstance(task, Call | Approval | Subflow):
+        others = (definition.tasks.get(a.task) for a in live.active)
+        waits = (
+            ", ".join(sorted(t.pointer for t in others if isinstance(t, Call | Approval | Subflow))) or "none"
+        )
         raise _Refused(
             "task-not-active",
-            f"Expected a task that waits for a worker ({waits}) but found {body.task}",
+            f"Expected a task that waits for a worker ({waits[:1000]}) but found {body.task}",
             body.task,
         )
     if (active.run, active.attempt) != (body.run, body.attempt):
@@ -194,10 +281,69 @@ def _active(
     return active
 
 
-def _cancel(recording: Recording, body: m.CancelFlow) -> None:
+def _suspend(recording: Recording, body: m.SuspendFlow) -> None:
+    if recording.live.status == "suspended":
+        raise _Refused("flow-suspended", f"Expected a running flow but {recording.live.flow_id} is suspended")
+    recording.emit(m.FlowSuspended(body.reason or "", b""))
+
+
+def _cancel(it: Interpreter, body: m.CancelFlow) -> None:
+    recording = it.recording
+    scopes.cancel_all(it)
+    if body.compensate and recording.live.compensations and recording.live.fate is None:
+        recording.emit(m.FlowCompensating(None, body.reason))
+        catching.compensate(it)
+        it.run()
+    else:
+        recording.emit(m.FlowCancelled(body.reason))
+
+
+def _without_definition(recording: Recording, body: m.CommandBody) -> Recording:
+    """A flow whose definition this node does not know can still be stopped."""
+    if isinstance(body, m.SuspendFlow):
+        _suspend(recording, body)
+        return recording
+    assert isinstance(body, m.CancelFlow)
     for active in reversed(recording.live.active):
         recording.emit(m.TaskCancelled(), active.task, active.run, active.attempt)
     recording.emit(m.FlowCancelled(body.reason))
+    return recording
+
+
+# -- answers ------------------------------------------------------------------------------------------------------------
+
+
+def _answer(recording: Recording) -> None:
+    """A flow that ended tells the flow or the schedule that waits for it."""
+    if not isinstance(recording.state, m.EndedFlow) or (parent := recording.parent) is None:
+        return
+    if parent.flow_id.startswith("~"):
+        message = orjson.dumps({"ended": recording.command.flow_id})
+        recording.ask("ended", parent.flow_id, m.TellEntity(message))
+        return
+    at = (parent.task, parent.run, parent.attempt)
+    body: m.CommandBody
+    match recording.events[-1].event.body:
+        case m.FlowCompleted(output):
+            body = m.CompleteTask(*at, output)
+        case m.FlowFaulted(error):
+            body = m.FailTask(*at, m.Error(error.type, error.status, error.title, error.detail))
+        case _:
+            detail = f"Expected flow {recording.command.flow_id} to end but it was cancelled"
+            body = m.FailTask(*at, m.Error(RUNTIME, 500, "Sub-flow cancelled", detail))
+    recording.ask("answer", parent.flow_id, body)
+
+
+def _refusal(command: m.Command, refused: _Refused, now: int) -> tuple[Effect, ...]:
+    """The task that asked for a flow which cannot start has to know."""
+    body = command.body
+    if not isinstance(body, m.StartFlow) or body.parent is None or body.parent.flow_id.startswith("~"):
+        return ()
+    parent = body.parent
+    error = m.Error(CONFIGURATION, 400, "The sub-flow was refused", refused.reason)
+    failed = m.FailTask(parent.task, parent.run, parent.attempt, error)
+    actor = m.Actor("engine", command.flow_id)
+    return (m.Command(f"{command.command_id}:refused", parent.flow_id, now, actor, failed, command.trace),)
 
 
 def _payload(payload: m.Payload) -> bytes | _Refused:

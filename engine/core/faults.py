@@ -10,6 +10,8 @@ _TYPES: Final = "https://serverlessworkflow.io/spec/1.0.0/errors/"
 VALIDATION: Final = _TYPES + "validation"
 EXPRESSION: Final = _TYPES + "expression"
 RUNTIME: Final = _TYPES + "runtime"
+TIMEOUT: Final = _TYPES + "timeout"
+CONFIGURATION: Final = _TYPES + "configuration"
 
 
 class Fault(Exception):

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from engine.core.effects import Effect
 from engine.core.evolve import FlowState, digest, evolve
 from engine.dsl.errors import ExpressionError
 from engine.dsl.model import Definition
@@ -42,9 +43,11 @@ class Recording:
         "command",
         "definition_hash",
         "definition_id",
+        "effects",
         "encode",
         "events",
         "now",
+        "parent",
         "state",
     )
 
@@ -63,17 +66,20 @@ class Recording:
         self.now = now if state is None else max(now, state.updated_at)
         self.encode = encode
         self.events: list[Recorded] = []
+        self.effects: list[Effect] = []
         self._values: dict[bytes, Any] = {}
+        body = command.body
+        self.parent = state.parent if state is not None else getattr(body, "parent", None)
         if state is not None:
             self.definition_id, self.definition_hash = state.definition, state.definition_hash
         elif definition is not None:
             self.definition_id, self.definition_hash = definition.id, definition.hash
         else:
-            body = command.body
             self.definition_id = body.definition if isinstance(body, m.StartFlow) else ""
             self.definition_hash = b""
 
     def emit(self, body: m.EventBody, task: str | None = None, run: int = 0, attempt: int = 0) -> None:
+        """Appends the event `body` and folds it."""
         state = self.state
         event = m.Event(
             flow_id=self.command.flow_id,
@@ -93,6 +99,13 @@ class Recording:
         value = self.encode(event)
         self.state = evolve(state, event, digest(value))
         self.events.append(Recorded(event, value))
+
+    def ask(self, what: str, flow_id: str, body: m.CommandBody) -> None:
+        """A command for another flow, or an entity; its id is derived from the last event, so a repetition is known."""
+        last = self.events[-1].event.event_id
+        actor = m.Actor("engine", self.command.flow_id)
+        command = m.Command(f"{last}:{what}", flow_id, self.now, actor, body, self.command.trace)
+        self.effects.append(command)
 
     @property
     def live(self) -> m.LiveFlow:

@@ -12,10 +12,9 @@ import msgspec
 
 from engine.core.decide import decide
 from engine.core.evolve import BrokenLog, FlowState, digest, evolve
-from engine.core.recording import Encode
 from engine.dsl.model import Definition
 from schemas import messages as m
-from schemas.codec import encode_event
+from schemas.codec import encoder_like
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
@@ -57,31 +56,51 @@ def command_of(group: Sequence[Stored]) -> m.Command | None:
 
 def _command_body(group: Sequence[Stored]) -> m.CommandBody | None:
     first = group[0].event
-    body, task = first.body, first.task or ""
-    match body:
-        case m.FlowStarted():
-            return m.StartFlow(first.definition, body.input)
-        case m.TaskCompleted() if body.result is not None:
-            return m.CompleteTask(task, first.run, first.attempt, body.result)
-        case m.TaskFaulted() if body.result is not None:
-            return m.CompleteTask(task, first.run, first.attempt, body.result)
-        case m.TaskFaulted():
-            return m.FailTask(task, first.run, first.attempt, body.error)
-        case m.FlowCancelled():
-            return m.CancelFlow(body.reason)
-        case m.TaskCancelled():
-            for stored in group:
-                if isinstance(stored.event.body, m.FlowCancelled):
-                    return m.CancelFlow(stored.event.body.reason)
+    at = (first.task or "", first.run, first.attempt)
+    match first.body:
+        case m.FlowStarted() as body:
+            return m.StartFlow(first.definition, body.input, body.parent)
+        case m.TaskCompleted(result=result) if result is not None:
+            return m.CompleteTask(*at, result)
+        case m.TaskFaulted(result=result) if result is not None:
+            return m.CompleteTask(*at, result)
+        case m.TaskFaulted() as body:
+            return m.FailTask(*at, body.error)
+        case m.TaskRetried() as body:
+            return m.FailTask(first.task or "", first.run, first.attempt - 1, body.error, incident=True)
+        case m.TaskProgressed() as body:
+            return m.HeartbeatTask(*at, body.progress)
+        case m.EventConsumed() as body:
+            return m.DeliverEvent(first.task or "", first.run, body.filter, body.event)
+        case m.TimerFired() as body:
+            return m.FireTimer(first.task, first.run, first.attempt, body.purpose, body.due)
+        case m.FlowContinued():
+            return m.ContinueFlow()
+        case m.FlowResumed() as body:
+            return m.ResumeFlow(body.reason)
+        case m.FlowSuspended(command=b"") as body:
+            return m.SuspendFlow(body.reason or None)
+        case m.FlowCancelled() | m.FlowCompensating() | m.TaskCancelled():
+            return _cancel(group)
+    return None
+
+
+def _cancel(group: Sequence[Stored]) -> m.CommandBody | None:
+    for stored in group:
+        match stored.event.body:
+            case m.FlowCancelled() as body:
+                return m.CancelFlow(body.reason)
+            case m.FlowCompensating() as body:
+                return m.CancelFlow(body.reason, compensate=True)
     return None
 
 
 def verify_flow(
-    definition: Definition | None, events: Iterable[Stored], *, encode: Encode = encode_event
+    definition: Definition | None, events: Iterable[Stored]
 ) -> tuple[FlowState | None, list[Difference]]:
     """Folds a flow's whole log, checks sequence and hash chain, and decides each cause again.
 
-    Gives the state at its end and what differs; an empty list is the proof. Stops at the first difference of a flow,
+    An event stored under an older schema is encoded under that schema again. Gives the state at its end and what differs; an empty list is the proof. Stops at the first difference of a flow,
     because everything after it rests on it.
     """
     before: FlowState | None = None
@@ -91,7 +110,7 @@ def verify_flow(
         # links first: an event that was moved or dropped is named as that, not as a decision that lacks it
         if (problem := _link_problem(state, group[0].event)) is not None:
             return state, [problem]
-        if pending and (problem := _decision_problem(definition, before, pending, encode)) is not None:
+        if pending and (problem := _decision_problem(definition, before, pending)) is not None:
             return state, [problem]
         before, pending = state, group
         for stored in group:
@@ -102,7 +121,7 @@ def verify_flow(
                 state = evolve(state, event, digest(stored.value))
             except BrokenLog as broken:
                 return state, [Difference(event.flow_id, event.sequence, "sequence", str(broken))]
-    if pending and (problem := _decision_problem(definition, before, pending, encode)) is not None:
+    if pending and (problem := _decision_problem(definition, before, pending)) is not None:
         return state, [problem]
     return state, []
 
@@ -120,7 +139,7 @@ def _link_problem(state: FlowState | None, event: m.Event) -> Difference | None:
 
 
 def _decision_problem(
-    definition: Definition | None, before: FlowState | None, group: Sequence[Stored], encode: Encode
+    definition: Definition | None, before: FlowState | None, group: Sequence[Stored]
 ) -> Difference | None:
     command = command_of(group)
     first = group[0].event
@@ -133,6 +152,7 @@ def _decision_problem(
         text = f"Expected definition {first.definition} with hash {first.definition_hash.hex()} but it is not published"
         return Difference(first.flow_id, first.sequence, "decision", text)
     version = first.body.engine_version if isinstance(first.body, m.FlowStarted) else ""
+    encode = encoder_like(group[0].value)
     again = decide(
         definition, before, command, first.cause, first.time, encode=encode, engine_version=version
     )

@@ -283,6 +283,7 @@ do:
 def test_a_loop_that_waits_for_nobody_faults_its_flow() -> None:
     run = Run(definition("do: [{a: {set: {x: 1}, then: a}}]"))
     run.start({})
+    assert set(run.advance(0)) == {"continue"}
     assert run.error.type == RUNTIME
     assert run.error.title == "Endless loop"
     run.verify()
