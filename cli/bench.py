@@ -61,3 +61,13 @@ def restore(
     from bench.restore import run
 
     print(json.dumps(run(flows)))
+
+
+@app.command()
+def timers(
+    count: Annotated[int, typer.Option(min=1, help="flows, each with a pending timer")] = 100_000,
+) -> None:
+    """Memory of pending timers beyond that of their flows, and how fast they are found when they are due."""
+    from bench.timers import run
+
+    print(json.dumps(run(count)))

@@ -41,6 +41,9 @@ class Settings(BaseModel):
     )
     batch_records_max: int = Field(2000, ge=1, description="commands decided in one transaction at the most")
     ended_window_hours: float = Field(24, gt=0, description="how long an ended flow's id is remembered")
+    event_ttl_seconds: float = Field(
+        3600, gt=0, description="how long an event is kept for flows that begin to listen later"
+    )
     watchdog_s: float = Field(
         30, gt=1, description="an assigned partition without progress this long ends the process"
     )

@@ -19,6 +19,7 @@ from engine.core.batch import Definitions
 from engine.runtime import kafka, metrics, topics
 from engine.runtime.definitions import DefinitionLog
 from engine.runtime.driver import CONSUMER_SETTINGS, Positions, RawSchema, Transport
+from engine.runtime.inbox import Inbox
 from engine.runtime.ownership import Ownership, leave
 from engine.runtime.partition import Limits, Partition, owned
 from engine.runtime.watchdog import Watchdog
@@ -30,10 +31,14 @@ SWITCH_INTERVAL_S: Final = 0.0005
 
 
 def limits_of(settings: Settings) -> Limits:
-    return Limits(settings.batch_records_max, int(settings.ended_window_hours * 3600 * 1_000_000))
+    return Limits(
+        settings.batch_records_max,
+        int(settings.ended_window_hours * 3600 * 1_000_000),
+        int(settings.event_ttl_seconds * 1_000_000),
+    )
 
 
-def build(settings: Settings, definitions: Definitions) -> Any:
+def build(settings: Settings, definitions: Definitions, inbox: Inbox) -> Any:
     """The Faust app, wired. Nothing connects before it is started."""
     topic_name = settings.topic_prefix + topics.COMMANDS
     app = faust.App(
@@ -52,7 +57,15 @@ def build(settings: Settings, definitions: Definitions) -> Any:
 
     def make(number: int, **callbacks: Any) -> Partition:
         return owned(
-            number, settings.kafka, settings.topic_prefix, queues, definitions, limits, slots, **callbacks
+            number,
+            settings.kafka,
+            settings.topic_prefix,
+            settings.partitions,
+            queues,
+            definitions,
+            limits,
+            slots,
+            **callbacks,
         )
 
     ownership = Ownership(app, positions, topic_name, make)
@@ -69,6 +82,7 @@ def build(settings: Settings, definitions: Definitions) -> Any:
 
     @app.on_before_shutdown.connect
     async def closing(*_: Any, **__: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, inbox.close)
         await ownership.close()
 
     @app.agent(commands)
@@ -97,7 +111,9 @@ def run(settings: Settings, sandbox: Any = None) -> None:
     definitions.start()
     definitions.catch_up(30)
     metrics.serve(settings.metrics_host, settings.metrics_port)
-    app = build(settings, definitions)
+    inbox = Inbox(settings.kafka, settings.topic_prefix, settings.partitions, definitions, settings.instance)
+    inbox.start()
+    app = build(settings, definitions, inbox)
     log.info(
         "engine starting", instance=settings.instance, kafka=settings.kafka, prefix=settings.topic_prefix
     )

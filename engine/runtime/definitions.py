@@ -34,7 +34,7 @@ def version_key(version: str) -> tuple[Any, ...]:
 
 
 class DefinitionLog:
-    """The published definitions. Thread-safe; `find` is a dictionary look-up."""
+    """The published definitions. Thread-safe; `find` is a dictionary look-up; `generation` counts what was added."""
 
     def __init__(self, servers: str, prefix: str, *, sandbox: Any = None) -> None:
         self._servers = servers
@@ -43,6 +43,7 @@ class DefinitionLog:
         self._compiled: dict[str, Definition] = {}
         self._published: dict[str, m.PublishedDefinition] = {}
         self._newest: dict[str, str] = {}
+        self.generation = 0
         self._positions: dict[int, int] = {}
         self._moved = threading.Condition()
         self._stop = threading.Event()
@@ -68,6 +69,16 @@ class DefinitionLog:
 
     def published(self, definition_id: str) -> m.PublishedDefinition | None:
         return self._published.get(definition_id)
+
+    def every(self) -> list[Definition]:
+        """Every version, compiled."""
+        with self._moved:
+            return list(self._compiled.values())
+
+    def newest(self) -> list[Definition]:
+        """The newest version of each name, compiled."""
+        with self._moved:
+            return [self._compiled[found] for found in self._newest.values()]
 
     def all(self) -> list[m.PublishedDefinition]:
         """Every version, sorted by name, then by version."""
@@ -175,3 +186,4 @@ class DefinitionLog:
             newest = self._newest.get(name)
             if newest is None or version_key(newest.split("@")[1]) < version_key(compiled.version):
                 self._newest[name] = compiled.id
+            self.generation += 1

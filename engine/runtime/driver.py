@@ -175,12 +175,15 @@ class ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):
         converted = {AioTopicPartition(tp.topic, tp.partition): offset for tp, offset in offsets.items()}
         await self.call_thread(self._ensure_consumer().commit, converted)
 
-    def high_watermark(self, tp: TP) -> int | None:
+    def unread(self, tp: TP) -> bool:
+        """Whether the broker has more than was fetched. Offsets of transaction markers count as read."""
         subscription = self._ensure_consumer()._subscription.subscription
         if subscription is None or subscription.assignment is None:
-            return None
+            return False
         state = subscription.assignment.state_value(AioTopicPartition(tp.topic, tp.partition))
-        return None if state is None else state.highwater
+        if state is None or not state.has_valid_position or state.highwater is None:
+            return False
+        return bool(state.highwater > state.position)
 
 
 class Consumer(faust_aiokafka.Consumer):

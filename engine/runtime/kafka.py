@@ -36,6 +36,7 @@ __all__ = [
     "admin_client",
     "create",
     "fingerprint_of",
+    "group_consumer",
     "headers_of",
     "log_consumer",
     "partition_counts",
@@ -89,6 +90,7 @@ def transactional_producer(servers: str, transactional_id: str) -> Producer:
             "transaction.timeout.ms": 10_000,  # a dead owner's open transaction holds readers up this long at most
             "message.timeout.ms": 8_000,  # must be below the transaction's timeout
             "queue.buffering.max.messages": 1_000_000,
+            "message.max.bytes": 16 << 20,  # the state topic takes entities that long (topics.py)
             "retry.backoff.ms": 10,  # CONCURRENT_TRANSACTIONS is retried with this
         }
     )
@@ -108,6 +110,23 @@ def log_consumer(servers: str, group: str = "flowtrail-reader", **settings: Any)
             "fetch.queue.backoff.ms": 10,
         }
         | settings
+    )
+
+
+def group_consumer(servers: str, group: str, instance: str) -> Consumer:
+    """A member of `group` that commits by hand; static, so that a restart moves no partition."""
+    return Consumer(
+        _bootstrap(servers)
+        | {
+            "group.id": group,
+            "group.instance.id": instance,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "session.timeout.ms": 10_000,
+            "fetch.wait.max.ms": 20,
+            "partition.assignment.strategy": "cooperative-sticky",
+        }
     )
 
 

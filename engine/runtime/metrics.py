@@ -7,6 +7,9 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 COMMANDS = Counter("flowtrail_engine_commands_total", "Commands decided, by outcome", ["outcome"])
 EVENTS = Counter("flowtrail_engine_events_total", "Events written, by kind", ["kind"])
 TASKS = Counter("flowtrail_engine_tasks_total", "Tasks handed to workers, by queue", ["queue"])
+TIMERS = Counter("flowtrail_engine_timers_total", "Timers of flows and wake-ups of entities fired")
+PENDING = Gauge("flowtrail_engine_timers_pending", "Flows and entities that wait for a time", ["partition"])
+INBOX = Counter("flowtrail_engine_inbox_events_total", "Records of the inbox, by outcome", ["outcome"])
 INCIDENTS = Counter(
     "flowtrail_engine_incidents_total", "Flows parked because deciding a command failed by a defect"
 )

@@ -1,9 +1,10 @@
-"""A partition's owner: its states, its position, its writer, and the loop that decides and writes batch after batch.
+"""A partition's owner: its states, its position, its timers, its writer, and the loop that decides and writes.
 
 The loop runs in the application's event loop; deciding and writing run in the partition's own thread, one batch at a
 time, on copies: states and position change only after the commit has returned. What arrives meanwhile is one batch
 the next time, so batches grow with the load by themselves; `slots` bounds how many commits run at once, for the same
-reason. Nothing but `ProducerLost` may leave the thread; anything else is a defect and ends the process (70).
+reason. Timers that are due and schedules whose definition is new go into the same transactions as waiting commands.
+Nothing but `ProducerLost` may leave the thread; anything else is a defect and ends the process (70).
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import msgspec
+import orjson
 import structlog
 
-from engine.core.batch import Batch, Definitions, Record
-from engine.core.evolve import FlowState
+from engine.core.batch import Batch, Definitions, Kept, Record, due_of
+from engine.core.entities import schedule
 from engine.dsl.model import Definition
 from engine.errors import AwayError
 from engine.runtime import metrics, records, topics
+from engine.runtime.rebuild import rebuild
 from engine.runtime.restore import restore
+from engine.runtime.wakeups import Wakeups
 from engine.runtime.writer import ProducerLost, Writer
 from schemas import messages as m
 
@@ -33,6 +37,12 @@ QUEUED_MAX: Final = 4
 """Fetched batches that may wait before the consumer is told to pause this partition."""
 _FORGET_EVERY_S_MAX: Final = 30.0
 _FORGET_MAX: Final = 5000
+_LOOK_EVERY_S: Final = 1.0
+"""The wall clock may jump: nobody sleeps longer than this without looking at it."""
+_TIMERS_MAX: Final = 500
+"""Flows whose timers fire in one transaction."""
+_SNOOZE_US: Final = 1_000_000
+"""When a timer that could change nothing now (its definition is not known here yet) is tried again."""
 
 T = TypeVar("T")
 
@@ -55,6 +65,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     records_max: int = 2000
     window_us: int = 24 * 3600 * 1_000_000
+    event_ttl_us: int = 3600 * 1_000_000
 
     @property
     def forget_every_s(self) -> float:
@@ -72,6 +83,7 @@ class Partition:
         queues: topics.Queues,
         definitions: Any,
         prefix: str,
+        partitions: int,
         limits: Limits,
         slots: asyncio.Semaphore,
         on_lost: Callable[[Partition, ProducerLost], None],
@@ -80,7 +92,8 @@ class Partition:
         on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self.number = number
-        self.states: dict[str, FlowState] = {}
+        self.states: dict[str, Kept] = {}
+        self.timers = Wakeups()
         self.position = -1
         self.stamp: int | None = None
         self.fed: int | None = None
@@ -95,6 +108,8 @@ class Partition:
         self._queues = queues
         self._definitions = definitions
         self._prefix = prefix
+        self._partitions = partitions
+        self._generation = -1
         self._limits = limits
         self._slots = slots
         self._on_lost, self._on_defect = on_lost, on_defect
@@ -122,7 +137,8 @@ class Partition:
         self.states, self.position = restored.states, restored.position
         ended = [s for s in self.states.values() if isinstance(s, m.EndedFlow)]
         self._ended.extend(sorted((s.ended_at, s.flow_id) for s in ended))
-        self._live = len(self.states) - len(ended)
+        self._live = sum(isinstance(s, m.LiveFlow) for s in self.states.values())
+        self.timers = Wakeups((key, due_of(kept)) for key, kept in self.states.items())
         self.ready = True
         self.progressed = time.monotonic()
         self._task = asyncio.ensure_future(self._run())
@@ -143,7 +159,7 @@ class Partition:
         try:
             restored = self._load()
             if restored.from_log:
-                self._writer.write(records.rebuilt(restored.states, restored.position, _now()))
+                self._writer.write(list(rebuild(restored, self.number, self._definitions, _now())))
             return restored
         except ProducerLost:
             raise
@@ -176,7 +192,7 @@ class Partition:
         except TimeoutError:
             log.warning("partition closed while a call was still running", partition=self.number)
         self._thread.shutdown(wait=False)
-        for gauge in (metrics.LIVE, metrics.ENDED, metrics.POSITION):
+        for gauge in (metrics.LIVE, metrics.ENDED, metrics.POSITION, metrics.PENDING):
             gauge.remove(str(self.number))
 
     @property
@@ -194,7 +210,7 @@ class Partition:
             while not self.closed:
                 if self._ended and time.monotonic() - self._looked > self._limits.forget_every_s:
                     await self._forget()
-                if not self._queue:
+                if not self._queue and not self._due:
                     await self._await_work()
                 else:
                     async with self._slots:
@@ -209,12 +225,20 @@ class Partition:
         except BaseException as defect:
             self._on_defect(defect)
 
+    @property
+    def _due(self) -> bool:
+        """Whether a timer's time has come, or definitions were published."""
+        return 0 < self.timers.next <= _now() or self._definitions.generation != self._generation
+
     async def _await_work(self) -> None:
         self._wake.clear()
+        pause = min(_LOOK_EVERY_S, self._limits.forget_every_s)
+        if due := self.timers.next:
+            pause = min(pause, max(0.001, (due - _now()) / 1_000_000))
         try:
-            await asyncio.wait_for(self._wake.wait(), self._limits.forget_every_s)
+            await asyncio.wait_for(self._wake.wait(), pause)
         except TimeoutError:
-            await self._forget()
+            return
 
     def _take(self) -> list[Record]:
         """Everything that waits, up to the limit, without what was done before."""
@@ -228,48 +252,87 @@ class Partition:
 
     async def _step(self) -> None:
         batch_records = self._take()
-        if self.closed or not batch_records:
+        keys = self.timers.take(_now(), _TIMERS_MAX)
+        news, generation = self._news()
+        if self.closed or not (batch_records or keys or news):
+            self._generation = generation
             return
         self.idle.clear()
         try:
-            batch = await self._in_thread(self._work, batch_records)
-            self._commit(batch)
+            batch = await self._in_thread(self._work, batch_records, keys, news)
+            self._commit(batch, keys)
+            self._generation = generation
         finally:
             self.idle.set()
 
-    def _work(self, batch_records: list[Record]) -> Batch:
+    def _news(self) -> tuple[list[tuple[str, bytes]], int]:
+        """What to tell this partition's schedules, when definitions were published since the last look."""
+        generation: int = self._definitions.generation
+        found: list[tuple[str, bytes]] = []
+        if generation == self._generation:
+            return found, generation
+        for definition in self._definitions.newest():
+            key = f"{schedule.PREFIX}{definition.namespace}/{definition.name}"
+            if definition.schedule is None and key not in self.states:
+                continue
+            if topics.partition_of(key, self._partitions) == self.number:
+                record = self._definitions.published(definition.id)
+                told = {"definition": definition.id, "published_at": record.published_at}
+                found.append((key, orjson.dumps(told)))
+        return found, generation
+
+    def _work(self, batch_records: list[Record], keys: list[str], news: list[tuple[str, bytes]]) -> Batch:
         """In the partition's thread: decides completely, then writes in one transaction."""
         began = time.perf_counter()
         watched = Watched(self._definitions)
-        batch = self._decide(batch_records, watched)
+        batch = self._decide(batch_records, keys, news, watched)
         if watched.missed:  # perhaps published a moment ago: nothing was written yet, so decide again
             self._definitions.catch_up(5.0)
-            batch = self._decide(batch_records, watched)
+            batch = self._decide(batch_records, keys, news, watched)
         decided = time.perf_counter()
         if batch.dispatches:
             try:
-                self._queues.ensure({dispatch.queue for dispatch in batch.dispatches})
+                self._queues.ensure({topics.queue_topic(d.queue, d.task.priority) for d in batch.dispatches})
             except AwayError as away:
                 raise ProducerLost("away", str(away)) from None
-        self._writer.write(records.records_of(batch, self._prefix, _now()))
+        if written := list(records.records_of(batch, self._prefix, _now())):
+            self._writer.write(written)
         metrics.DECISION.inc(decided - began)
         metrics.TRANSACTION.observe(time.perf_counter() - decided)
         return batch
 
-    def _decide(self, batch_records: list[Record], definitions: Definitions) -> Batch:
-        batch = Batch(self.number, self.states, definitions)
+    def _decide(
+        self,
+        batch_records: list[Record],
+        keys: list[str],
+        news: list[tuple[str, bytes]],
+        definitions: Definitions,
+    ) -> Batch:
+        batch = Batch(self.number, self.states, definitions, self.position, self._limits.event_ttl_us)
         for record in batch_records:
             batch.apply(record, _now())
+        for key, message in news:
+            batch.tell(key, message, _now())
+        for key in keys:
+            batch.fire(key, _now())
+        batch.close()
         return batch
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: Batch, keys: list[str]) -> None:
         """The transaction is in the log: now it is true here too."""
-        for flow_id, state in batch.overlay.items():
-            known = self.states.get(flow_id)
-            self._live += isinstance(state, m.LiveFlow) - isinstance(known, m.LiveFlow)
-            self.states[flow_id] = state
-            if isinstance(state, m.EndedFlow):
-                self._ended.append((state.ended_at, flow_id))
+        for key, kept in batch.overlay.items():
+            known = self.states.get(key)
+            self._live += isinstance(kept, m.LiveFlow) - isinstance(known, m.LiveFlow)
+            if kept is None:
+                self.states.pop(key, None)
+            else:
+                self.states[key] = kept
+            self.timers.arm(key, due_of(kept))
+            if isinstance(kept, m.EndedFlow):
+                self._ended.append((kept.ended_at, key))
+        for key in keys:
+            due = due_of(self.states.get(key))
+            self.timers.arm(key, max(due, _now() + _SNOOZE_US) if key in batch.stuck else due)
         self.position = batch.last_offset
         self.progressed = time.monotonic()
         self._count(batch)
@@ -317,7 +380,11 @@ class Partition:
                 metrics.COMMANDS.labels(outcome).inc(count)
         for dispatch in batch.dispatches:
             metrics.TASKS.labels(dispatch.queue).inc()
-        metrics.BATCH.observe(batch.size)
+        if batch.size:
+            metrics.BATCH.observe(batch.size)
+        metrics.TIMERS.inc(batch.fired)
+        if batch.failures:
+            log.error("entities did not understand", partition=self.number, reasons=batch.failures[:5])
         if batch.parked:
             metrics.INCIDENTS.inc(len(batch.parked))
             log.error(
@@ -327,7 +394,8 @@ class Partition:
     def _measure(self) -> None:
         label = str(self.number)
         metrics.LIVE.labels(label).set(self._live)
-        metrics.ENDED.labels(label).set(len(self.states) - self._live)
+        metrics.ENDED.labels(label).set(len(self._ended))
+        metrics.PENDING.labels(label).set(len(self.timers))
         metrics.POSITION.labels(label).set(self.position)
 
 
@@ -340,6 +408,7 @@ def owned(
     number: int,
     servers: str,
     prefix: str,
+    partitions: int,
     queues: topics.Queues,
     definitions: Any,
     limits: Limits,
@@ -347,7 +416,7 @@ def owned(
     **callbacks: Any,
 ) -> Partition:
     """A partition with a real writer and a real state topic, not yet open."""
-    writer = Writer(servers, prefix, number)
+    writer = Writer(servers, prefix, number, partitions)
     return Partition(
         number,
         writer,
@@ -355,6 +424,7 @@ def owned(
         queues,
         definitions,
         prefix,
+        partitions,
         limits,
         slots,
         **callbacks,

@@ -7,20 +7,25 @@ subscriber needs no Avro to route them. Snapshots and the position are written w
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from engine.core.batch import Batch, DeadLetter
-from engine.core.evolve import FlowState
-from engine.runtime import topics
+from engine.core.batch import Batch, DeadLetter, Kept
+from engine.runtime import cloudevents, topics
+from engine.runtime.cloudevents import Header
 from schemas import messages as m
-from schemas.codec import encode_rejection, encode_snapshot, encode_task
+from schemas.codec import (
+    encode_cancellation,
+    encode_command,
+    encode_rejection,
+    encode_snapshot,
+    encode_task,
+)
 from schemas.registry import newest
 
 POSITION_KEY: Final = b"@position"
 
-Header = tuple[str, str | bytes | None]
 Produce = tuple[str, bytes | None, bytes | None, list[Header]]
 """Topic without prefix, key, value, headers."""
 
@@ -33,6 +38,9 @@ _EVENT: Final = _schema("event")
 _REJECTION: Final = [_schema("rejection"), ("content-type", b"application/avro")]
 _TASK: Final = [_schema("task")]
 _SNAPSHOT: Final = [_schema("snapshot")]
+_COMMAND: Final = [_schema("command")]
+_CANCELLATION: Final = [_schema("cancellation")]
+_SHARED: Final = frozenset({topics.COMMANDS, topics.INBOX, topics.OUTBOX})
 _FIXED: Final[dict[str, list[Header]]] = {
     kind: [
         _EVENT,
@@ -81,8 +89,13 @@ def _dead_letter(letter: DeadLetter, topic: str, partition: int) -> Produce:
     return topics.DEAD_LETTERS, record.key, record.value, headers
 
 
+def partition_for(topic: str, key: bytes | None, own: int, partitions: int) -> int:
+    """Where a record goes: the writer's own partition, or that of its key in a topic that all of them write."""
+    return topics.partition_of(key.decode(), partitions) if key is not None and topic in _SHARED else own
+
+
 def records_of(batch: Batch, prefix: str, now: int) -> Iterator[Produce]:
-    """Everything `batch` writes. The position comes last."""
+    """Everything `batch` writes. The position comes last, if it has moved."""
     for logged, value in batch.written:
         key = logged.flow_id.encode()
         if isinstance(logged, m.Event):
@@ -90,29 +103,43 @@ def records_of(batch: Batch, prefix: str, now: int) -> Iterator[Produce]:
         else:
             yield topics.EVENTS, key, encode_rejection(logged), _REJECTION
     for dispatch in batch.dispatches:
-        headers = _TASK
-        if dispatch.task.trace is not None:
-            headers = [*_TASK, ("traceparent", dispatch.task.trace.encode())]
-        yield (
-            topics.queue_topic(dispatch.queue),
-            dispatch.task.flow_id.encode(),
-            encode_task(dispatch.task),
-            headers,
-        )
+        task = dispatch.task
+        topic = topics.queue_topic(dispatch.queue, task.priority)
+        yield topic, task.flow_id.encode(), encode_task(task), _traced(_TASK, task.trace)
+    yield from commands(batch.commands)
+    for cancellation in batch.cancellations:
+        key = cancellation.flow_id.encode()
+        yield topics.CANCELLATIONS, key, encode_cancellation(cancellation), _CANCELLATION
+    for emitted in batch.emitted:
+        headers = cloudevents.headers_of(emitted.event)
+        for topic in (topics.OUTBOX, topics.INBOX):
+            yield topic, emitted.key.encode(), emitted.event.data, headers
     for letter in batch.dead_letters:
         yield _dead_letter(letter, prefix + topics.COMMANDS, batch.partition)
-    for flow_id, state in batch.overlay.items():
-        yield topics.STATE, flow_id.encode(), encode_snapshot(state), _SNAPSHOT
-    yield position(batch.last_offset, now)
+    for key_text, kept in batch.overlay.items():
+        snapshot = None if kept is None else encode_snapshot(kept)
+        yield topics.STATE, key_text.encode(), snapshot, [] if snapshot is None else _SNAPSHOT
+    if batch.last_offset != batch.first_offset:
+        yield position(batch.last_offset, now)
 
 
-def rebuilt(states: Mapping[str, FlowState], offset: int, now: int) -> Iterator[Produce]:
+def commands(given: Iterable[m.Command]) -> Iterator[Produce]:
+    for command in given:
+        headers = _traced(_COMMAND, command.trace)
+        yield topics.COMMANDS, command.flow_id.encode(), encode_command(command), headers
+
+
+def _traced(headers: list[Header], trace: str | None) -> list[Header]:
+    return headers if trace is None else [*headers, ("traceparent", trace.encode())]
+
+
+def rebuilt(states: Mapping[str, Kept], offset: int, now: int) -> Iterator[Produce]:
     """A whole partition's snapshots, the position last: what a fold of the log must write before it works.
 
     Otherwise the next owner would find the position of later batches and only the flows these changed.
     """
-    for flow_id, state in states.items():
-        yield topics.STATE, flow_id.encode(), encode_snapshot(state), _SNAPSHOT
+    for key, kept in states.items():
+        yield topics.STATE, key.encode(), encode_snapshot(kept), _SNAPSHOT
     yield position(offset, now)
 
 

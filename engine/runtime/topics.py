@@ -17,18 +17,31 @@ STATE: Final = "state"
 DEFINITIONS: Final = "definitions"
 DEAD_LETTERS: Final = "commands.dlq"
 TASKS: Final = "tasks."
+INBOX: Final = "inbox"
+OUTBOX: Final = "outbox"
+CANCELLATIONS: Final = "cancellations"
+PRIORITIES: Final = {"normal": "", "high": ".high", "low": ".low"}
+"""Priority of a task -> what the name of its queue's topic ends with."""
 
 _DAYS: Final = 24 * 3600 * 1000
 _FOR_EVER: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _A_WEEK: Final = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAYS)}
+_A_DAY: Final = {"cleanup.policy": "delete", "retention.ms": str(_DAYS)}
+RECORD_BYTES_MAX: Final = 16 << 20
+"""Of the state topic: a correlator with very many subscriptions is one record."""
 _COMPACTED: Final = {"cleanup.policy": "compact"}
 
 CONFIGURATION: Final[dict[str, dict[str, str]]] = {
     COMMANDS: _A_WEEK,
     EVENTS: _FOR_EVER,
-    STATE: _COMPACTED | {"segment.ms": str(3600 * 1000), "min.cleanable.dirty.ratio": "0.2"},
+    STATE: _COMPACTED
+    | {"segment.ms": str(3600 * 1000), "min.cleanable.dirty.ratio": "0.2"}
+    | {"max.message.bytes": str(RECORD_BYTES_MAX)},
     DEFINITIONS: _COMPACTED,
     DEAD_LETTERS: _FOR_EVER,
+    INBOX: _A_WEEK,
+    OUTBOX: _A_WEEK,
+    CANCELLATIONS: _A_DAY,
     TASKS: _A_WEEK,
 }
 """Topic (without prefix) -> its configuration. `tasks.` stands for every queue."""
@@ -36,8 +49,8 @@ CONFIGURATION: Final[dict[str, dict[str, str]]] = {
 _MASK: Final = 0xFFFFFFFF
 
 
-def queue_topic(queue: str) -> str:
-    return TASKS + queue
+def queue_topic(queue: str, priority: str = "normal") -> str:
+    return TASKS + queue + PRIORITIES[priority]
 
 
 def murmur2(data: bytes) -> int:
@@ -107,7 +120,7 @@ def check_topics(admin: kafka.AdminClient, prefix: str, partitions: int) -> None
 
 
 class Queues:
-    """The queues whose topics are known to exist.
+    """The queues' topics that are known to exist.
 
     Publishing creates them; a task for a topic that is gone would hold up its whole partition, so the engine makes
     sure once a queue and process. Thread-safe: creating twice is harmless.
@@ -118,10 +131,10 @@ class Queues:
         self._partitions, self._replication = partitions, replication
         self._known: set[str] = set()
 
-    def ensure(self, queues: set[str]) -> None:
-        """Raises AwayError when Kafka does not answer."""
-        missing = queues - self._known
+    def ensure(self, wanted_topics: set[str]) -> None:
+        """Creates what is missing of `wanted_topics` (as `queue_topic` names them). Raises AwayError when Kafka does not answer."""
+        missing = wanted_topics - self._known
         if missing:
-            wanted = {self._prefix + queue_topic(queue): CONFIGURATION[TASKS] for queue in missing}
+            wanted = {self._prefix + name: CONFIGURATION[TASKS] for name in missing}
             kafka.create(kafka.admin_client(self._servers), wanted, self._partitions, self._replication)
             self._known |= missing

@@ -79,7 +79,6 @@ class Watchdog:
         owned = self._ownership.partitions.get(tp.partition)
         if owned is None or not owned.ready:
             return -2
-        high = self._app.consumer.thread.high_watermark(tp)
-        if owned.behind or (high is not None and high > owned.position + 1):
+        if owned.behind or self._app.consumer.thread.unread(tp):
             return owned.position
         return None

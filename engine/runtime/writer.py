@@ -1,4 +1,6 @@
-"""One partition's transactional producer: the only writer of its partition of every topic.
+"""One partition's transactional producer: the only writer of its partition of every topic but the shared ones.
+
+Commands for other flows and events for the world go to the partition of their key, in the same transaction.
 
 Every call blocks and is made in the partition's own thread. `transactional.id` is the application and the partition,
 nothing else, so a new owner's `init_transactions` fences the old one and ends its open transaction (KIP-98); the
@@ -16,7 +18,7 @@ from typing import Final
 import structlog
 
 from engine.runtime import kafka
-from engine.runtime.records import Produce
+from engine.runtime.records import Produce, partition_for
 
 log = structlog.get_logger("flowtrail.writer")
 
@@ -33,12 +35,13 @@ class ProducerLost(Exception):
 
 
 class Writer:
-    """Opens, writes transactions, closes. `prefix` is the topics' prefix."""
+    """Opens, writes transactions, closes. `prefix` is the topics' prefix, `partitions` how many each topic has."""
 
-    def __init__(self, servers: str, prefix: str, partition: int) -> None:
+    def __init__(self, servers: str, prefix: str, partition: int, partitions: int) -> None:
         self._servers = servers
         self._prefix = prefix
         self._partition = partition
+        self._partitions = partitions
         self._producer: kafka.Producer | None = None
 
     def open(self) -> None:
@@ -65,9 +68,12 @@ class Writer:
         # Step 3: commit: the client flushes first, then asks the coordinator
         try:
             producer.begin_transaction()
-            produce, prefix, partition = producer.produce, self._prefix, self._partition
+            produce, prefix = producer.produce, self._prefix
+            own, partitions = self._partition, self._partitions
             for topic, key, value, headers in records:
-                produce(prefix + topic, value, key, partition, headers=headers)
+                produce(
+                    prefix + topic, value, key, partition_for(topic, key, own, partitions), headers=headers
+                )
             self._commit(producer)
         except kafka.KafkaException as problem:
             raise self._lost(producer, problem.args[0]) from None

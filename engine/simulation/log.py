@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.runtime.records import POSITION_KEY, Produce
-from engine.runtime.topics import COMMANDS, EVENTS, STATE, TASKS
+from engine.runtime.topics import CANCELLATIONS, COMMANDS, EVENTS, INBOX, OUTBOX, STATE, TASKS
 
 
 class Fenced(Exception):
@@ -44,11 +44,17 @@ class PartitionLog:
         self.epoch += 1
         return self.epoch
 
-    def commit(self, epoch: int, records: list[Produce]) -> None:
-        """All of `records`, or Fenced and none."""
+    def commit(self, epoch: int, records: list[Produce]) -> list[Produce]:
+        """All of `records`, or Fenced and none. Gives those that go to the partition of their key."""
         if epoch != self.epoch:
             raise Fenced
-        for topic, key, value, _ in records:
+        shared: list[Produce] = []
+        for topic, key, value, headers in records:
+            if topic in (COMMANDS, INBOX):
+                shared.append((topic, key, value, headers))
+                continue
+            if topic in (OUTBOX, CANCELLATIONS):
+                continue
             assert key is not None
             if topic == STATE:
                 if value is None:
@@ -64,10 +70,10 @@ class PartitionLog:
                 if topic.startswith(TASKS)
                 else self.dead_letters
             )
-            assert topic != COMMANDS
             target.append(Stored(self._next, key, value))
             self._next += 1
         self._next += 1  # the marker
+        return shared
 
     @property
     def position(self) -> bytes | None:

@@ -9,17 +9,29 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from engine.core.batch import Batch, Record
+from engine.core.batch import Batch, Kept, Record, due_of
+from engine.core.entities.routing import Routes, routes
 from engine.core.evolve import FlowState, digest, evolve
 from engine.core.redecide import Stored as StoredEvent
 from engine.core.redecide import verify_flow
 from engine.dsl.model import Definition
-from engine.runtime.records import POSITION_KEY, rebuilt, records_of
-from engine.runtime.topics import partition_of
+from engine.runtime.cloudevents import document_of
+from engine.runtime.rebuild import rebuild
+from engine.runtime.records import POSITION_KEY, Produce, records_of
+from engine.runtime.restore import Restored, Told
+from engine.runtime.topics import COMMANDS, INBOX, partition_of
 from engine.simulation.log import Fenced, PartitionLog, Stored
 from schemas import messages as m
-from schemas.codec import decode_logged, decode_snapshot, decode_task, encode_command
+from schemas.codec import (
+    Undecodable,
+    decode_command,
+    decode_logged,
+    decode_snapshot,
+    decode_task,
+    encode_command,
+)
 
 PARTITIONS = 3
 _RUNTIME_ERROR = "https://serverlessworkflow.io/spec/1.0.0/errors/runtime"
@@ -47,7 +59,7 @@ class Owner:
 
     node: int
     epoch: int
-    states: dict[str, FlowState]
+    states: dict[str, Kept]
     position: int
 
 
@@ -58,6 +70,7 @@ class Counts:
     uncertain: int = 0
     rebalances: int = 0
     duplicates: int = 0
+    fired: int = 0
     steps: int = 0
 
 
@@ -77,11 +90,15 @@ class World:
     counts: Counts = field(default_factory=Counts)
     clock: int = 1_700_000_000_000_000
     published: Published = field(init=False)
+    inbox: list[dict[str, Any]] = field(default_factory=list)
+    routed: int = 0
+    routes: Routes = field(init=False)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.logs = [PartitionLog() for _ in range(PARTITIONS)]
         self.published = Published(self.definitions)
+        self.routes = routes(self.definitions, self.definitions)
 
     # -- the run ------------------------------------------------------------------------------------------------
 
@@ -97,6 +114,8 @@ class World:
             choice = self.rng.random()
             if starts and choice < 0.2:
                 self._send(starts.pop())
+            elif choice < 0.25:
+                self._route()
             elif choice < 0.6:
                 self._engine_step(self.rng.randrange(PARTITIONS))
             elif choice < 0.9:
@@ -114,9 +133,11 @@ class World:
 
     def _busy(self) -> bool:
         return any(
-            self.owners[p].position + 1 < len(log.commands) or self.delivered.get(p, 0) < len(log.tasks)
+            self.owners[p].position + 1 < len(log.commands)
+            or self.delivered.get(p, 0) < len(log.tasks)
+            or any(isinstance(kept, m.LiveFlow) and due_of(kept) for kept in self.owners[p].states.values())
             for p, log in enumerate(self.logs)
-        )
+        ) or self.routed < len(self.inbox)
 
     # -- clients ------------------------------------------------------------------------------------------------
 
@@ -130,7 +151,29 @@ class World:
             m.StartFlow(reference, data),
         )
 
+    def _route(self) -> None:
+        """The inbox's reader: at least once, so that it may read again what it has read."""
+        if self.routed == len(self.inbox):
+            return
+        event = self.inbox[self.routed]
+        for command in self.routes.of(event, self.clock):
+            log = self.logs[partition_of(command.flow_id, PARTITIONS)]
+            log.send_command(command.flow_id.encode(), encode_command(command))
+        self.routed += self.rng.random() < 0.8
+
+    def _deliver(self, shared: list[Produce]) -> None:
+        """What a transaction wrote to the partitions of others."""
+        for topic, key, value, headers in shared:
+            assert key is not None
+            if topic == COMMANDS:
+                assert value is not None
+                self.logs[partition_of(key.decode(), PARTITIONS)].send_command(key, value)
+            elif topic == INBOX:
+                self.inbox.append(document_of(value, dict(headers)))
+
     def _send(self, command: m.Command) -> None:
+        event = {"specversion": "1.0", "id": command.flow_id, "source": "/sim", "type": "go"}
+        self.inbox += [event | {"data": {"flow": command.flow_id}}] * self.rng.choice((1, 2))
         log = self.logs[partition_of(command.flow_id, PARTITIONS)]
         value = encode_command(command)
         for _ in range(1 + (self.rng.random() < 0.15)):
@@ -157,47 +200,61 @@ class World:
             log.state.clear()  # the state topic is a cache and may be deleted
         states, position = self._restore(log)
         if log.position is None and position >= 0:
-            log.commit(epoch, list(rebuilt(states, position, self.clock)))
+            restored = Restored(states, position, True, _told(log, position))
+            self._deliver(log.commit(epoch, list(rebuild(restored, partition, self.published, self.clock))))
+            states = restored.states
         self.owners[partition] = Owner(self.rng.randrange(3), epoch, states, position)
 
-    def _restore(self, log: PartitionLog) -> tuple[dict[str, FlowState], int]:
+    def _restore(self, log: PartitionLog) -> tuple[dict[str, Kept], int]:
         if log.position is None:
             return _fold(log)
-        states: dict[str, FlowState] = {}
+        states: dict[str, Kept] = {}
         offset = -1
         for value in log.state.values():
             found = decode_snapshot(value)
-            if isinstance(found, m.Position):
-                offset = found.offset
-            else:
-                states[found.flow_id] = found
+            match found:
+                case m.Position():
+                    offset = found.offset
+                case m.Entity():
+                    states[found.key] = found
+                case _:
+                    states[found.flow_id] = found
         return states, offset
 
     def _engine_step(self, partition: int) -> None:
         owner, log = self.owners[partition], self.logs[partition]
         taken = log.commands[owner.position + 1 :][: self.rng.choice((1, 2, 10))]
-        if not taken:
+        due = [key for key, kept in owner.states.items() if 0 < due_of(kept) <= self.clock]
+        if not taken and not due:
             return
-        batch = self._decide(partition, owner, taken)
+        batch = self._decide(partition, owner, taken, due[: self.rng.choice((1, 10))])
         records = list(records_of(batch, "", self.clock))
         fate = self.rng.random()
         if fate < 0.06:  # killed before the commit: nothing is there
             self.counts.crashes += 1
             self._take_over(partition)
             return
-        log.commit(owner.epoch, records)
+        self._deliver(log.commit(owner.epoch, records))
         if fate < 0.12:  # committed, and killed (or told nothing) before the memory changed
             self.counts.uncertain += 1
             self._take_over(partition)
         else:
-            owner.states.update(batch.overlay)
+            self.counts.fired += batch.fired
+            for key, kept in batch.overlay.items():
+                if kept is None:
+                    del owner.states[key]
+                else:
+                    owner.states[key] = kept
             owner.position = batch.last_offset
         self._check(partition)
 
-    def _decide(self, partition: int, owner: Owner, taken: list[Stored]) -> Batch:
-        batch = Batch(partition, owner.states, self.published)
+    def _decide(self, partition: int, owner: Owner, taken: list[Stored], due: list[str]) -> Batch:
+        batch = Batch(partition, owner.states, self.published, owner.position)
         for stored in taken:
             batch.apply(Record(stored.offset, stored.key, stored.value), self.clock)
+        for key in due:
+            batch.fire(key, self.clock)
+        batch.close()
         self.counts.duplicates += batch.duplicates
         return batch
 
@@ -215,7 +272,7 @@ class World:
         taken = log.commands[zombie.position + 1 :][:5]
         if not taken:
             return
-        batch = self._decide(partition, zombie, taken)
+        batch = self._decide(partition, zombie, taken, [])
         try:
             log.commit(zombie.epoch, list(records_of(batch, "", self.clock)))
         except Fenced:
@@ -232,13 +289,11 @@ class World:
         if at >= len(log.tasks):
             return
         window = min(len(log.tasks), at + 3)
-        self._report(
-            partition, decode_task(log.tasks[self.rng.randrange(window)].value)
-        )  # out of order, or again
-        self._report(partition, decode_task(log.tasks[at].value))
+        self._report(decode_task(log.tasks[self.rng.randrange(window)].value))  # out of order, or again
+        self._report(decode_task(log.tasks[at].value))
         self.delivered[partition] = at + 1
 
-    def _report(self, partition: int, task: m.Task) -> None:
+    def _report(self, task: m.Task) -> None:
         # a function's outcome depends on its task only, as two runs of one worker's would
         outcome = random.Random(f"{self.seed}{task.flow_id}{task.task}{task.run}").random()
         body: m.CommandBody
@@ -253,20 +308,21 @@ class World:
         actor = m.Actor("worker", "w")
         command_id = f"{task.flow_id}{task.task}#{task.run}.{task.attempt}"
         command = m.Command(command_id, task.flow_id, self.clock, actor, body)
-        self.logs[partition].send_command(task.flow_id.encode(), encode_command(command))
+        log = self.logs[partition_of(task.flow_id, PARTITIONS)]  # a limiter hands over in its own partition
+        log.send_command(task.flow_id.encode(), encode_command(command))
 
     # -- invariants ---------------------------------------------------------------------------------------------
 
     def _check(self, partition: int) -> None:
         log, owner = self.logs[partition], self.owners[partition]
         folded, _ = _fold(log)
-        if folded != owner.states:
+        if folded != {key: kept for key, kept in owner.states.items() if not isinstance(kept, m.Entity)}:
             raise Broken(f"seed {self.seed}: memory of partition {partition} is not what its log folds to")
         if POSITION_KEY in log.state:
             stored, position = self._restore(log)
             if position != owner.position:
                 raise Broken(f"seed {self.seed}: position {position} is not {owner.position}")
-            if any(folded[flow_id] != state for flow_id, state in stored.items()):
+            if any(owner.states.get(key) != kept for key, kept in stored.items()):
                 raise Broken(f"seed {self.seed}: the state topic is not what the log folds to")
 
     def _check_end(self) -> None:
@@ -276,6 +332,8 @@ class World:
             for stored in log.events:
                 logged = decode_logged(stored.value)
                 if isinstance(logged, m.Event):
+                    if isinstance(logged.body, m.TimerFired) and logged.time < logged.body.due:
+                        raise Broken(f"seed {self.seed}: a timer of {logged.flow_id} fired early")
                     flows.setdefault(logged.flow_id, []).append(StoredEvent(logged, stored.value))
             for flow_id, events in flows.items():
                 state, differences = verify_flow(self.published.find(events[0].event.definition), events)
@@ -283,9 +341,10 @@ class World:
                     raise Broken(f"seed {self.seed}: {differences[0]}")
                 if not isinstance(state, m.EndedFlow):
                     raise Broken(f"seed {self.seed}: {flow_id} did not end: {state}")
-        started = sum(len({s.key for s in log.events}) for log in self.logs)
-        if started != self.flows:
-            raise Broken(f"seed {self.seed}: {started} of {self.flows} flows are in the log")
+        begun = {s.key.decode() for log in self.logs for s in log.events}
+        lost = {f"flow-{number}" for number in range(self.flows)} - begun
+        if lost:
+            raise Broken(f"seed {self.seed}: {sorted(lost)} are not in the log")
 
 
 def _result(task: m.Task, outcome: float) -> bytes:
@@ -293,7 +352,19 @@ def _result(task: m.Task, outcome: float) -> bytes:
     return b'{"n":%d,"given":' % int(outcome * 1000) + task.arguments + b"}"
 
 
-def _fold(log: PartitionLog) -> tuple[dict[str, FlowState], int]:
+def _told(log: PartitionLog, position: int) -> list[Told]:
+    found: list[Told] = []
+    for stored in log.commands[: position + 1]:
+        try:
+            command = decode_command(stored.value)
+        except Undecodable:
+            continue
+        if isinstance(command.body, m.TellEntity):
+            found.append(Told(command.flow_id, command.body.message, command.time))
+    return found
+
+
+def _fold(log: PartitionLog) -> tuple[dict[str, Kept], int]:
     states: dict[str, FlowState] = {}
     last = -1
     for stored in log.events:
@@ -302,4 +373,4 @@ def _fold(log: PartitionLog) -> tuple[dict[str, FlowState], int]:
         if isinstance(logged, m.Event):
             before = None if logged.sequence == 1 else states.get(logged.flow_id)
             states[logged.flow_id] = evolve(before, logged, digest(stored.value))
-    return states, last
+    return dict(states), last

@@ -48,10 +48,54 @@ do:
 output: {as: .result}
 """
 
+WAITING = """
+document: {dsl: '1.0.3', namespace: sim, name: waiting, version: '1.0.0'}
+do:
+  - both:
+      fork:
+        branches:
+          - rest: {wait: PT5S}
+          - work: {call: f, timeout: {after: PT30S}}
+  - last: {wait: PT2S}
+"""
+
+LISTENING = """
+document: {dsl: '1.0.3', namespace: sim, name: listening, version: '1.0.0'}
+do:
+  - go:
+      listen:
+        to:
+          one:
+            with: {type: go}
+            correlate: {flow: {from: .data.flow, expect: '${ $workflow.id }'}}
+  - tell: {emit: {event: {with: {type: told, source: 'https://sim.test/', data: {flow: '${ $workflow.id }'}}}}}
+  - heard:
+      listen:
+        to:
+          one:
+            with: {type: told}
+            correlate: {flow: {from: .data.flow, expect: '${ $workflow.id }'}}
+"""
+
+LIMITED = """
+document: {dsl: '1.0.3', namespace: sim, name: limited, version: '1.0.0'}
+do:
+  - one: {call: f, metadata: {concurrency: 1}}
+  - two: {call: f, metadata: {concurrency: 1}, timeout: {after: PT1H}}
+"""
+
+AROUND = """
+document: {dsl: '1.0.3', namespace: sim, name: around, version: '1.0.0'}
+do:
+  - child: {run: {workflow: {namespace: sim, name: line, version: '1.0.0', input: {order: 9}}}}
+"""
+
 
 @pytest.fixture(scope="module")
 def definitions() -> list[Definition]:
-    return [compile_definition(parse(text)) for text in (LINE, LOOP, NESTED)]
+    return [
+        compile_definition(parse(text)) for text in (LINE, LOOP, NESTED, WAITING, LISTENING, LIMITED, AROUND)
+    ]
 
 
 INPUTS = [
@@ -60,6 +104,10 @@ INPUTS = [
     ("sim/loop", b'{"left": 0}'),
     ("sim/loop", b"{}"),
     ("sim/nested@1.0.0", b'{"n": 5}'),
+    ("sim/waiting", b"{}"),
+    ("sim/listening", b"{}"),
+    ("sim/limited", b"{}"),
+    ("sim/around", b"{}"),
 ]
 
 
