@@ -77,8 +77,8 @@ class _Folding:
             line = history.line(logged)
             flow_id = found.flow_id
             self.flows[flow_id] = flows.fold(self.flows.get(flow_id), logged)
-            if (key := tasks.key_of(found)) is not None:
-                self.tasks[key] = tasks.fold(self.tasks.get(key), logged)
+            for key in tasks.keys_of(found):
+                self.tasks[key] = tasks.fold(self.tasks.get(key), logged, key)
             self.history.append(line)
         cause = found.cause
         if cause.partition == record.partition and cause.offset > move.command_offset:

@@ -89,3 +89,8 @@ def moment(microseconds: int | None) -> str:
             _seconds.clear()
         text = _seconds[second] = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S")
     return f"{text}.{fraction:06d}+00"
+
+
+def later(microseconds: int | None) -> str:
+    """When something is due, as a timestamptz; a definition may ask for a time after the last one that can be shown."""
+    return moment(None if microseconds is None else min(microseconds, _TIME_MAX - 1))

@@ -42,6 +42,8 @@ class FlowRow(msgspec.Struct):
     output: bytes | None = None
     error: bytes | None = None
     reason: str | None = None
+    parent: m.Parent | None = None
+    deadline: int | None = None
 
 
 def fold(row: FlowRow | None, logged: Logged) -> FlowRow:
@@ -64,7 +66,7 @@ def fold(row: FlowRow | None, logged: Logged) -> FlowRow:
     row.updated_at = event.time
     row.head = logged.value
     match event.body:
-        case m.TaskCompleted(context=context):
+        case m.TaskCompleted(context=context) | m.TaskIterationCompleted(context=context):
             if context is not None:
                 row.context = inline(context)
         case m.FlowStarted() as body:
@@ -72,6 +74,7 @@ def fold(row: FlowRow | None, logged: Logged) -> FlowRow:
             row.engine_version = body.engine_version
             row.input = inline(body.input)
             row.transformed = None if body.transformed is None else inline(body.transformed)
+            row.parent, row.deadline = body.parent, body.deadline or None
         case m.FlowCompleted(output=output):
             row.status, row.ended_at, row.output = "completed", event.time, inline(output)
         case m.FlowFaulted(error=error):
@@ -80,6 +83,10 @@ def fold(row: FlowRow | None, logged: Logged) -> FlowRow:
             row.status, row.ended_at, row.reason = "cancelled", event.time, reason
         case m.FlowSuspended(reason=reason):
             row.status, row.reason = "suspended", reason
+        case m.FlowResumed():
+            row.status = "running"
+        case m.FlowCompensating():
+            row.status = "compensating"
         case _:
             pass
     return row
@@ -91,6 +98,13 @@ def _definition(definition: str) -> str:
     name, _, version = definition.partition("@")
     namespace, _, name = name.rpartition("/")
     return "\t".join(words(part) for part in (definition, namespace, name, version))
+
+
+def _origin(row: FlowRow) -> str:
+    parent = row.parent
+    if parent is None:
+        return f"{NULL}\t{NULL}\t{moment(row.deadline)}"
+    return f"{words(parent.flow_id)}\t{words(parent.task)}\t{moment(row.deadline)}"
 
 
 def line(row: FlowRow) -> str:
@@ -106,5 +120,5 @@ def line(row: FlowRow) -> str:
         f"{hexed(sha256(row.head).digest())}\t{moment(row.started_at)}\t{moment(row.updated_at)}\t"
         f"{moment(row.ended_at)}\t{who}\t{json_field(row.input)}\t{json_field(row.transformed)}\t"
         f"{json_field(row.context)}\t{json_field(row.output)}\t{json_field(row.error)}\t{words(row.reason)}\t"
-        f"{number(row.partition)}\t{row.first_offset}\t{row.last_offset}\n"
+        f"{number(row.partition)}\t{row.first_offset}\t{row.last_offset}\t{_origin(row)}\n"
     )

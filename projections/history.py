@@ -16,22 +16,39 @@ from schemas import messages as m
 
 _encode: Final = msgspec.json.Encoder().encode
 _Raw: Final = msgspec.Raw
-_PAYLOADS: Final = frozenset({"input", "transformed", "output", "arguments", "result", "context"})
-_FIELDS: Final[dict[type, tuple[tuple[str, bool], ...]]] = {
-    body: tuple((name, name in _PAYLOADS) for name in body.__struct_fields__)  # type: ignore[attr-defined]
+_PAYLOADS: Final = frozenset(
+    {
+        "input",
+        "transformed",
+        "output",
+        "arguments",
+        "result",
+        "context",
+        "items",
+        "progress",
+        "event",
+        "explanation",
+    }
+)
+_JSON: Final = frozenset({"keys", "expected"})
+"""Bytes that are JSON without being payloads."""
+_FIELDS: Final[dict[type, tuple[tuple[str, bool, Any], ...]]] = {
+    body: tuple((f.name, f.name in _PAYLOADS, f.default) for f in msgspec.structs.fields(body))
     for body in m.EVENT_BODIES
 }
 
 
 def body_json(body: m.EventBody) -> bytes:
-    """The body as JSON; members that are None are left out. Raises Unstorable for a claim."""
+    """The body as JSON; members that are absent or at their default are left out. Raises Unstorable for a claim."""
     members: dict[str, Any] = {}
-    for name, is_payload in _FIELDS[type(body)]:
+    for name, is_payload, default in _FIELDS[type(body)]:
         value = getattr(body, name)
-        if value is None:
+        if value is None or value == default:
             continue
         if is_payload:
             value = _Raw(inline(value))
+        elif name in _JSON:
+            value = _Raw(value)
         elif type(value) is m.Error:
             value = _Raw(error_json(value))
         members[name] = value

@@ -55,6 +55,9 @@ def flow(row: Row) -> views.Flow:
         context=raw(row[24]),
         output=raw(row[25]),
         active=row[26],
+        parent_flow=row[27],
+        parent_task=row[28],
+        deadline_at=row[29],
     )
 
 
@@ -70,6 +73,7 @@ def tasks(found: list[Row]) -> list[views.TaskView]:
             input=row[16],
             result=row[18],
             output=row[19],
+            kind=row[5],
         )
         for row in found
     ]
@@ -103,6 +107,13 @@ def _task(row: Row, step: Step) -> views.TaskView:
         output=raw(step.output),
         error=raw(row[20]),
         branch=row[21],
+        deadline_at=row[22],
+        due_at=row[23] if ended_at is None else None,
+        due_for=row[24] if ended_at is None else None,
+        iteration=row[25],
+        progress=raw(row[26]),
+        child=row[27],
+        priority=row[28],
     )
 
 

@@ -1,20 +1,24 @@
 """The read model `tasks`: one row an attempt of a run of a task. A pure fold.
 
-As in flows.py, None means "as it was". A task performed within one event (set, switch, raise) has no beginning of its
-own: only `ended_at`. Skips have run 0, so a task's row of run 0 tells of its last skip; history has every one.
+As in flows.py, None means "as it was": the merge (sql/queries/writes.sql) keeps what is stored then, and facts of the
+beginning stay those of the first event that told them. A task performed within one event (set, switch, raise) has no
+beginning of its own: only `ended_at`. Skips have run 0, so a task's row of run 0 tells of its last skip; history has
+every one. A retry ends the row of the attempt before as `retried` and begins another.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 
-from projections.copying import NULL, harmless, inline, json_field, moment, number, words
+from projections.copying import NULL, harmless, inline, json_field, later, moment, number, words
 from projections.logged import Logged, error_json
 from schemas import messages as m
 
 Key = tuple[str, str, int, int]
+_APPROVAL: Final = "approval"
 
 
 class TaskRow(msgspec.Struct):
@@ -23,7 +27,7 @@ class TaskRow(msgspec.Struct):
     run: int
     attempt: int
     definition: str
-    status: str = ""
+    status: str | None = None
     sequence: int = 0
     kind: str | None = None
     queue: str | None = None
@@ -39,27 +43,32 @@ class TaskRow(msgspec.Struct):
     output: bytes | None = None
     error: bytes | None = None
     branch: str | None = None
+    deadline: int | None = None
+    due: int | None = None
+    due_for: str | None = None
+    iteration: int | None = None
+    progress: bytes | None = None
+    child: str | None = None
+    priority: str | None = None
 
 
-def key_of(event: m.Event) -> Key | None:
-    """The row an event belongs to; None for events of the flow itself."""
-    return None if event.task is None else (event.flow_id, event.task, event.run, event.attempt)
+def keys_of(event: m.Event) -> tuple[Key, ...]:
+    """The rows an event belongs to; none for events of the flow itself."""
+    if event.task is None:
+        return ()
+    key = (event.flow_id, event.task, event.run, event.attempt)
+    if type(event.body) is m.TaskRetried:
+        return (event.flow_id, event.task, event.run, event.attempt - 1), key
+    return (key,)
 
 
-def fold(row: TaskRow | None, logged: Logged) -> TaskRow:
-    """`row` after the event of a task; changes and returns `row` itself when there is one."""
+def fold(row: TaskRow | None, logged: Logged, key: Key) -> TaskRow:
+    """The row of `key` after the event, one of `keys_of`; changes and returns `row` itself when there is one."""
     event = logged.event
     if row is None:
-        row = TaskRow(event.flow_id, event.task or "", event.run, event.attempt, event.definition)
+        row = TaskRow(*key, event.definition)
     row.sequence = event.sequence
     match event.body:
-        case m.TaskScheduled() as body:
-            row.kind, row.queue, row.function = "call", body.queue, body.function
-            row.arguments = _bytes(body.arguments)
-            _begin(row, event, "scheduled", body.input)
-        case m.TaskStarted() as body:
-            row.kind = "do"
-            _begin(row, event, "running", body.input)
         case m.TaskCompleted() as body:
             row.result, row.output = _bytes(body.result), _bytes(body.output)
             if body.branch is not None:
@@ -72,9 +81,84 @@ def fold(row: TaskRow | None, logged: Logged) -> TaskRow:
             _end(row, event, "cancelled")
         case m.TaskSkipped():
             _end(row, event, "skipped")
+        case m.TaskRetried() as body if row.attempt < event.attempt:
+            row.error = error_json(body.error)
+            _end(row, event, "retried")
+        case _:
+            _begun(row, event)
+    return row
+
+
+def _begun(row: TaskRow, event: m.Event) -> None:
+    """How a run or an attempt begins; everything else goes on."""
+    match event.body:
+        case m.TaskScheduled() as body:
+            approval = body.queue == "" and body.function == _APPROVAL
+            _facts(row, _APPROVAL if approval else "call", body.queue, body.function, body.arguments)
+            row.priority = None if body.priority == "normal" else body.priority
+            _begin(row, event, "waiting" if approval else "scheduled", body.input)
+            _until(row, body.deadline, body.due, "heartbeat")
+        case m.TaskStarted() as body:
+            _facts(row, body.kind)
+            _begin(row, event, "waiting" if body.purpose == "wait" else "running", body.input)
+            _until(row, body.deadline, body.due, body.purpose)
+        case m.SubflowStarted() as body:
+            _facts(row, "subflow", None, body.definition, body.arguments)
+            row.child = body.child
+            _begin(row, event, "running", body.input)
+            _until(row, body.deadline)
+        case m.ListenStarted() as body:
+            _facts(row, "listen")
+            _begin(row, event, "waiting", body.input)
+            _until(row, body.deadline)
+        case m.TaskRetried() as body:  # a try says when it begins; a call waits for a worker, or for a person
+            at_once = 0 < body.due <= event.time
+            _facts(row, "try" if body.due else "call")
+            _begin(row, event, "running" if at_once else "waiting", None)
+            _until(row, 0, *((body.deadline, "attempt") if at_once else (body.due, "retry")))
+        case _:
+            _going_on(row, event)
+
+
+def _going_on(row: TaskRow, event: m.Event) -> None:
+    match event.body:
+        case m.TaskIterated() as body:
+            row.iteration = body.index
+        case m.TaskCaught() as body:
+            row.error = error_json(body.error)
+        case m.TaskProgressed() as body:
+            row.progress = row.progress if body.progress is None else inline(body.progress)
+            _until(row, 0, body.due, "heartbeat")
+        case m.TimerFired() as body:
+            if body.purpose == "retry":
+                row.status = "running"
+            _until(row, 0, body.next, "attempt")
+        case m.EventEmitted():
+            _facts(row, "emit")
+        case m.DecisionMade() as body:
+            _facts(row, "decision", None, body.table)
         case _:
             pass
-    return row
+
+
+def _facts(
+    row: TaskRow,
+    kind: str,
+    queue: str | None = None,
+    function: str | None = None,
+    arguments: m.Payload | None = None,
+) -> None:
+    row.kind = row.kind or kind
+    row.queue = queue if row.queue is None else row.queue
+    row.function = row.function or function
+    row.arguments = _bytes(arguments) if row.arguments is None else row.arguments
+
+
+def _until(row: TaskRow, deadline: int, due: int = 0, due_for: str = "") -> None:
+    """What was said before stays when nothing is said now."""
+    row.deadline = deadline or row.deadline
+    if due:
+        row.due, row.due_for = due, due_for
 
 
 def _bytes(payload: m.Payload | None) -> bytes | None:
@@ -83,8 +167,9 @@ def _bytes(payload: m.Payload | None) -> bytes | None:
 
 def _begin(row: TaskRow, event: m.Event, status: str, given: m.Payload | None) -> None:
     row.status = status
-    row.scheduled_sequence, row.scheduled_at = event.sequence, event.time
-    row.input = _bytes(given)
+    if row.scheduled_sequence is None:
+        row.scheduled_sequence, row.scheduled_at = event.sequence, event.time
+    row.input = _bytes(given) if row.input is None else row.input
 
 
 def _end(row: TaskRow, event: m.Event, status: str) -> None:
@@ -107,8 +192,10 @@ def line(row: TaskRow) -> str:
     who = f"{NULL}\t{NULL}" if actor is None else f"{actor.kind}\t{words(actor.id)}"
     return (
         f"{flow_id}\t{task}\t{row.run}\t{row.attempt}\t{place}\t{row.kind or NULL}\t{words(row.queue)}\t"
-        f"{words(row.function)}\t{row.status}\t{row.sequence}\t{number(row.scheduled_sequence)}\t"
+        f"{words(row.function)}\t{row.status or NULL}\t{row.sequence}\t{number(row.scheduled_sequence)}\t"
         f"{number(row.ended_sequence)}\t{moment(row.scheduled_at)}\t{moment(row.ended_at)}\t{who}\t"
         f"{json_field(row.input)}\t{json_field(row.arguments)}\t{json_field(row.result)}\t"
-        f"{json_field(row.output)}\t{json_field(row.error)}\t{words(row.branch)}\n"
+        f"{json_field(row.output)}\t{json_field(row.error)}\t{words(row.branch)}\t{later(row.deadline)}\t"
+        f"{later(row.due)}\t{words(row.due_for)}\t{number(row.iteration)}\t{json_field(row.progress)}\t"
+        f"{words(row.child)}\t{words(row.priority)}\n"
     )

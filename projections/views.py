@@ -43,17 +43,27 @@ class FlowSummary(msgspec.Struct, kw_only=True):
 
 
 class Flow(FlowSummary, kw_only=True):
-    """`transformed` is the input after `input.from`; `active` names the tasks that have begun and not ended."""
+    """`transformed` is the input after `input.from`; `active` names the tasks that have begun and not ended.
+
+    `parent_flow` and `parent_task`: who started it and waits for it. `deadline_at`: when it times out.
+    """
 
     input: msgspec.Raw | None
     transformed: msgspec.Raw | None
     context: msgspec.Raw | None
     output: msgspec.Raw | None
     active: list[str]
+    parent_flow: str | None = None
+    parent_task: str | None = None
+    deadline_at: datetime | None = None
 
 
 class TaskView(msgspec.Struct, kw_only=True):
-    """One attempt of one run of a task. `input` and `output` are filled in where the event said "same as before"."""
+    """One attempt of one run of a task. `input` and `output` are filled in where the event said "same as before".
+
+    `due_at`: when its wait, attempt, retry or heartbeat (`due_for`) ends, while it has not ended. `iteration`: the last
+    one that began. `progress`: of its last heartbeat. `child`: its sub-flow.
+    """
 
     task: str
     run: int
@@ -76,6 +86,13 @@ class TaskView(msgspec.Struct, kw_only=True):
     output: msgspec.Raw | None
     error: msgspec.Raw | None
     branch: str | None
+    deadline_at: datetime | None = None
+    due_at: datetime | None = None
+    due_for: str | None = None
+    iteration: int | None = None
+    progress: msgspec.Raw | None = None
+    child: str | None = None
+    priority: str | None = None
 
 
 class HistoryEntry(msgspec.Struct, kw_only=True):

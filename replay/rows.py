@@ -75,8 +75,8 @@ def fold(logged: list[Logged]) -> Expected:
             found.unstorable.append(one.offset)
             continue
         flow = flows.fold(flow, one)
-        if (key := tasks.key_of(one.event)) is not None:
-            performed[key] = tasks.fold(performed.get(key), one)
+        for key in tasks.keys_of(one.event):
+            performed[key] = tasks.fold(performed.get(key), one, key)
         found.history.append(line)
     found.flows = [] if flow is None else [flows.line(flow)]
     found.tasks = [tasks.line(row) for row in performed.values()]

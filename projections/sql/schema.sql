@@ -50,12 +50,17 @@ CREATE TABLE flowtrail.flows (
     reason           text,
     partition        int         NOT NULL,
     first_offset     bigint      NOT NULL,
-    last_offset      bigint      NOT NULL
+    last_offset      bigint      NOT NULL,
+    parent_flow      text        COLLATE "C",
+    parent_task      text,
+    deadline_at      timestamptz
 ) WITH (fillfactor = 80);
-COMMENT ON COLUMN flowtrail.flows.status IS 'running, suspended, completed, faulted, cancelled; null: its first event could not be read';
+COMMENT ON COLUMN flowtrail.flows.status IS 'running, suspended, compensating, completed, faulted, cancelled; null: its first event could not be read';
 COMMENT ON COLUMN flowtrail.flows.head IS 'SHA-256 of the stored value of event number "sequence"';
 COMMENT ON COLUMN flowtrail.flows.transformed IS 'input after input.from; null: same as input';
 COMMENT ON COLUMN flowtrail.flows.context IS 'null: nothing exported, same as the transformed input';
+COMMENT ON COLUMN flowtrail.flows.parent_flow IS 'the flow whose task started this one; ~schedule/... for a schedule';
+CREATE INDEX flows_parent ON flowtrail.flows (parent_flow) WHERE parent_flow IS NOT NULL;
 CREATE INDEX flows_started ON flowtrail.flows (started_at, flow_id);
 CREATE INDEX flows_status ON flowtrail.flows (status, started_at, flow_id);
 CREATE INDEX flows_definition ON flowtrail.flows (namespace, name, started_at, flow_id);
@@ -70,7 +75,7 @@ CREATE TABLE flowtrail.tasks (
     kind               text,
     queue              text,
     function           text,
-    status             text        NOT NULL,
+    status             text,
     sequence           bigint      NOT NULL,
     scheduled_sequence bigint,
     ended_sequence     bigint,
@@ -84,11 +89,22 @@ CREATE TABLE flowtrail.tasks (
     output             text,
     error              text,
     branch             text,
+    deadline_at        timestamptz,
+    due_at             timestamptz,
+    due_for            text,
+    iteration          int,
+    progress           text,
+    child              text        COLLATE "C",
+    priority           text,
     PRIMARY KEY (flow_id, task, run, attempt)
 ) WITH (fillfactor = 80);
-COMMENT ON COLUMN flowtrail.tasks.status IS 'scheduled, running, completed, faulted, cancelled, skipped (run 0: its last skip)';
+COMMENT ON COLUMN flowtrail.tasks.status IS 'scheduled, running, waiting, retried, completed, faulted, cancelled, skipped (run 0: its last skip)';
 COMMENT ON COLUMN flowtrail.tasks.input IS 'as the event has it; null: same as the data before the task';
 COMMENT ON COLUMN flowtrail.tasks.output IS 'as the event has it; null: same as the result or, without one, the data before the end of the task';
+COMMENT ON COLUMN flowtrail.tasks.due_at IS 'when its wait, its attempt, its retry or its heartbeat was last due; means something while it has not ended';
+COMMENT ON COLUMN flowtrail.tasks.iteration IS 'of a for or a foreach: the last one that began';
+COMMENT ON COLUMN flowtrail.tasks.child IS 'flow id of its sub-flow';
+CREATE INDEX tasks_approvals ON flowtrail.tasks (scheduled_at, flow_id, task) WHERE queue = '' AND ended_at IS NULL;
 CREATE INDEX tasks_branch ON flowtrail.tasks (definition, task, branch) WHERE branch IS NOT NULL;
 
 CREATE TABLE flowtrail.history (

@@ -24,8 +24,8 @@ def folded_flow(trail: Trail) -> flows.FlowRow:
 def folded_tasks(trail: Trail) -> dict[tuple[str, int], tasks.TaskRow]:
     rows: dict[tasks.Key, tasks.TaskRow] = {}
     for logged in trail.logged:
-        if (key := tasks.key_of(logged.event)) is not None:
-            rows[key] = tasks.fold(rows.get(key), logged)
+        for key in tasks.keys_of(logged.event):
+            rows[key] = tasks.fold(rows.get(key), logged, key)
     return {(key[1], key[2]): row for key, row in rows.items()}
 
 
@@ -127,3 +127,47 @@ def test_the_head_of_a_row_is_the_hash_of_the_last_stored_event() -> None:
     trail = Trail()
     last = trail.add(m.FlowStarted(b"1"))
     assert sha256(last.value).hexdigest() in flows.line(folded_flow(trail))
+
+
+def rows_of(*bodies: tuple[m.EventBody, str, int, int]) -> dict[tuple[str, int, int], tasks.TaskRow]:
+    trail = Trail()
+    trail.add(m.FlowStarted(b"1"))
+    for body, task, run, attempt in bodies:
+        trail.add(body, task, run, attempt)
+    rows: dict[tasks.Key, tasks.TaskRow] = {}
+    for logged in trail.logged:
+        for key in tasks.keys_of(logged.event):
+            rows[key] = tasks.fold(rows.get(key), logged, key)
+    return {key[1:]: row for key, row in rows.items()}
+
+
+def test_a_retry_ends_one_attempt_and_begins_another() -> None:
+    error = m.Error("about:blank", 503)
+    rows = rows_of(
+        (m.TaskStarted(kind="try"), "/do/0/t", 1, 1),
+        (m.TaskRetried(error, START + 9_000_000), "/do/0/t", 1, 2),
+        (m.TimerFired("retry", START + 9_000_000), "/do/0/t", 1, 2),
+        (m.TaskCompleted(), "/do/0/t", 1, 2),
+    )
+    first, second = rows["/do/0/t", 1, 1], rows["/do/0/t", 1, 2]
+    assert (first.status, first.kind, first.ended_sequence) == ("retried", "try", 3)
+    assert (second.status, second.scheduled_sequence, second.ended_sequence) == ("completed", 3, 5)
+    assert (second.due, second.due_for) == (START + 9_000_000, "retry")
+
+
+def test_rows_tell_what_a_task_waits_for_and_how_far_it_is() -> None:
+    rows = rows_of(
+        (m.TaskStarted(due=START + 5, kind="wait", purpose="wait"), "/do/0/w", 1, 1),
+        (m.TaskScheduled("q", "f", due=START + 7, priority="high"), "/do/1/c", 1, 1),
+        (m.TaskProgressed(b"0.5", START + 8), "/do/1/c", 1, 1),
+        (m.SubflowStarted("f-1.4", "ns/n"), "/do/2/s", 1, 1),
+        (m.TaskStarted(items=b"[1]", kind="for"), "/do/3/l", 1, 1),
+        (m.TaskIterated(0), "/do/3/l", 1, 1),
+        (m.TaskScheduled("", "approval"), "/do/4/a", 1, 1),
+    )
+    assert (rows["/do/0/w", 1, 1].status, rows["/do/0/w", 1, 1].due) == ("waiting", START + 5)
+    call = rows["/do/1/c", 1, 1]
+    assert (call.kind, call.priority, call.progress, call.due) == ("call", "high", b"0.5", START + 8)
+    assert rows["/do/2/s", 1, 1].child == "f-1.4"
+    assert rows["/do/3/l", 1, 1].iteration == 0
+    assert (rows["/do/4/a", 1, 1].kind, rows["/do/4/a", 1, 1].queue) == ("approval", "")

@@ -4,7 +4,8 @@ SELECT f.flow_id, f.definition, f.namespace, f.name, f.version, f.definition_has
        f.partition, f.first_offset, f.last_offset, f.engine_version, f.error,
        f.input, coalesce(f.transformed, f.input), coalesce(f.context, f.transformed, f.input), f.output,
        ARRAY(SELECT t.task FROM flowtrail.tasks t
-             WHERE t.flow_id = f.flow_id AND t.ended_at IS NULL ORDER BY t.scheduled_sequence)
+             WHERE t.flow_id = f.flow_id AND t.ended_at IS NULL ORDER BY t.scheduled_sequence),
+       f.parent_flow, f.parent_task, f.deadline_at
 FROM flowtrail.flows f
 WHERE f.flow_id = %(flow_id)s
 
@@ -27,9 +28,10 @@ LIMIT %(limit)s
 
 -- tasks_of --
 SELECT CASE WHEN row_number() OVER () = 1 THEN coalesce(f.transformed, f.input) END,
-       t.task, t.run, t.attempt, t.name, t.kind, t.queue, t.function, t.status, t.sequence,
+       t.task, t.run, t.attempt, t.name, t.kind, t.queue, t.function, coalesce(t.status, 'unknown'), t.sequence,
        t.scheduled_sequence, t.ended_sequence, t.scheduled_at, t.ended_at, t.actor_kind, t.actor_id,
-       t.input, t.arguments, t.result, t.output, t.error, t.branch
+       t.input, t.arguments, t.result, t.output, t.error, t.branch,
+       t.deadline_at, t.due_at, t.due_for, t.iteration, t.progress, t.child, t.priority
 FROM flowtrail.tasks t LEFT JOIN flowtrail.flows f USING (flow_id)
 WHERE t.flow_id = %(flow_id)s
 

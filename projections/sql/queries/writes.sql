@@ -27,7 +27,7 @@ WHERE p.projection = %(projection)s AND p.topic = %(topic)s AND p.partition = m.
 -- copy_flows --
 COPY incoming_flows (flow_id, definition, namespace, name, version, definition_hash, engine_version, status, sequence,
     head, started_at, updated_at, ended_at, actor_kind, actor_id, command_id, trace, input, transformed, context,
-    output, error, reason, partition, first_offset, last_offset)
+    output, error, reason, partition, first_offset, last_offset, parent_flow, parent_task, deadline_at)
 FROM STDIN
 
 -- merge_flows --
@@ -43,22 +43,31 @@ ON CONFLICT (flow_id) DO UPDATE SET
     output = coalesce(excluded.output, f.output),
     error = coalesce(excluded.error, f.error),
     reason = coalesce(excluded.reason, f.reason),
-    last_offset = excluded.last_offset
+    last_offset = excluded.last_offset,
+    parent_flow = coalesce(f.parent_flow, excluded.parent_flow),
+    parent_task = coalesce(f.parent_task, excluded.parent_task),
+    deadline_at = coalesce(f.deadline_at, excluded.deadline_at)
 WHERE f.sequence < excluded.sequence
 
 -- copy_tasks --
 COPY incoming_tasks (flow_id, task, run, attempt, definition, name, kind, queue, function, status, sequence,
     scheduled_sequence, ended_sequence, scheduled_at, ended_at, actor_kind, actor_id, input, arguments, result, output,
-    error, branch)
+    error, branch, deadline_at, due_at, due_for, iteration, progress, child, priority)
 FROM STDIN
 
 -- merge_tasks --
 INSERT INTO flowtrail.tasks AS t
 SELECT * FROM incoming_tasks
 ON CONFLICT (flow_id, task, run, attempt) DO UPDATE SET
-    kind = coalesce(excluded.kind, t.kind),
-    status = excluded.status,
+    kind = coalesce(t.kind, excluded.kind),
+    queue = coalesce(t.queue, excluded.queue),
+    function = coalesce(t.function, excluded.function),
+    status = coalesce(excluded.status, t.status),
     sequence = excluded.sequence,
+    scheduled_sequence = coalesce(t.scheduled_sequence, excluded.scheduled_sequence),
+    scheduled_at = coalesce(t.scheduled_at, excluded.scheduled_at),
+    input = coalesce(t.input, excluded.input),
+    arguments = coalesce(t.arguments, excluded.arguments),
     ended_sequence = coalesce(excluded.ended_sequence, t.ended_sequence),
     ended_at = coalesce(excluded.ended_at, t.ended_at),
     actor_kind = coalesce(excluded.actor_kind, t.actor_kind),
@@ -66,7 +75,14 @@ ON CONFLICT (flow_id, task, run, attempt) DO UPDATE SET
     result = coalesce(excluded.result, t.result),
     output = coalesce(excluded.output, t.output),
     error = coalesce(excluded.error, t.error),
-    branch = coalesce(excluded.branch, t.branch)
+    branch = coalesce(excluded.branch, t.branch),
+    deadline_at = coalesce(excluded.deadline_at, t.deadline_at),
+    due_at = coalesce(excluded.due_at, t.due_at),
+    due_for = coalesce(excluded.due_for, t.due_for),
+    iteration = coalesce(excluded.iteration, t.iteration),
+    progress = coalesce(excluded.progress, t.progress),
+    child = coalesce(t.child, excluded.child),
+    priority = coalesce(t.priority, excluded.priority)
 WHERE t.sequence < excluded.sequence
 
 -- copy_history --
