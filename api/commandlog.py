@@ -54,7 +54,7 @@ class KafkaLog:
             self._thread.join(ACKNOWLEDGED_WITHIN_MS / 1000)
 
     async def send(
-        self, topic: str, key: str, value: bytes, headers: list[tuple[str, bytes]]
+        self, topic: str, key: str, value: bytes | None, headers: list[tuple[str, bytes]]
     ) -> tuple[int, int]:
         assert self._loop is not None
         assert self._producer is not None

@@ -53,11 +53,19 @@ class Invalid(Refused):
     """`problems`, when given, says each place: [{message, pointer, line?, column?}]."""
 
 
+class InvalidEvent(Refused):
+    """Not a CloudEvent; `pointer` is the place in a structured one."""
+
+    def __init__(self, detail: str, pointer: str = "") -> None:
+        super().__init__(detail, problems=[{"message": detail, "pointer": pointer}])
+
+
 class Behind(AwayError):
     """The read model has not come to the position that was asked for."""
 
 
 ANSWERS: Final[tuple[tuple[type[Exception], int, str, str], ...]] = (
+    (InvalidEvent, 400, "invalid-event", "Not a CloudEvent"),
     (Unauthorized, 401, "unauthorized", "An API key is needed"),
     (NotFound, 404, "not-found", "Not found"),
     (MethodNotAllowed, 405, "method-not-allowed", "Method not allowed"),

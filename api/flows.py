@@ -14,9 +14,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api import bodies
+from api.commanding import ask_of_flow, see_position, unknown_flow
 from api.errors import Invalid
 from api.pages import cut
-from api.starting import WAIT_MAX_S, cancel_flow, see_position, unknown_flow, wait_of
+from api.starting import WAIT_MAX_S, wait_of
 from api.wiring import Api, api_of
 from engine.runtime.topics import partition_of
 from projections import queries
@@ -137,7 +138,17 @@ async def history_of_flow(
 
 @router.post("/flows/{flow_id}/cancel", summary="Ask for the end of a flow", status_code=202)
 async def cancel(request: Request, flow_id: str) -> Response:
-    return await cancel_flow(request, flow_id)
+    return await ask_of_flow(request, flow_id, "cancel")
+
+
+@router.post("/flows/{flow_id}/suspend", summary="Ask a flow to pause", status_code=202)
+async def suspend(request: Request, flow_id: str) -> Response:
+    return await ask_of_flow(request, flow_id, "suspend")
+
+
+@router.post("/flows/{flow_id}/resume", summary="Ask a suspended flow to go on", status_code=202)
+async def resume(request: Request, flow_id: str) -> Response:
+    return await ask_of_flow(request, flow_id, "resume")
 
 
 @router.get("/rejections", summary="Refused commands, newest first")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from api.ports import Claim, Kept, Outcome, Ports, StoredKey
+from api.ports import Claim, Kept, Outcome, PendingApproval, Ports, StoredKey
 from engine.dsl.compile import compile_definition
 from engine.dsl.model import Definition
 from engine.errors import AwayError
@@ -55,6 +56,8 @@ class MemoryStore:
     keys: dict[str, StoredKey] = field(default_factory=dict)
     claims: dict[tuple[str, str], Claim] = field(default_factory=dict)
     definitions: dict[str, bytes] = field(default_factory=dict)
+    old_claims: set[tuple[str, str]] = field(default_factory=set)
+    pending: list[PendingApproval] = field(default_factory=list)
     starters: dict[str, str] = field(default_factory=dict)
     outcomes_of: dict[str, Outcome] = field(default_factory=dict)
     looks: int = 0
@@ -78,6 +81,14 @@ class MemoryStore:
             kept[key] = Kept(first.request_hash, first.flow_id, first.command_id, fresh)
         return kept
 
+    async def forget_claims(self, days: int, most: int) -> int:
+        _answering(self.away, "Postgres")
+        old = list(self.old_claims)[:most]
+        for key in old:
+            self.old_claims.discard(key)
+            self.claims.pop(key, None)
+        return len(old)
+
     async def claim_definition(self, definition: str, digest: bytes) -> bytes:
         _answering(self.away, "Postgres")
         return self.definitions.setdefault(definition, digest)
@@ -90,8 +101,25 @@ class MemoryStore:
         _answering(self.away, "Postgres")
         return [self.outcomes_of[flow_id] for flow_id in flow_ids if flow_id in self.outcomes_of]
 
+    async def approvals(
+        self, flow_id: str | None, definition: str | None, after: tuple[datetime, str, str] | None, limit: int
+    ) -> list[PendingApproval]:
+        _answering(self.away, "Postgres")
+        found = [
+            one
+            for one in sorted(self.pending, key=_order)
+            if flow_id in (None, one.flow_id)
+            and definition in (None, one.definition, one.definition.split("@")[0])
+            and (after is None or _order(one) > after)
+        ]
+        return found[:limit]
+
     async def check(self) -> None:
         _answering(self.away, "Postgres")
+
+
+def _order(pending: PendingApproval) -> tuple[datetime, str, str]:
+    return pending.since, pending.flow_id, pending.task
 
 
 @dataclass
@@ -132,11 +160,11 @@ class MemoryLog:
 
     definitions: MemoryDefinitions
     partitions: int = 8
-    sent: list[tuple[str, str, bytes, list[tuple[str, bytes]]]] = field(default_factory=list)
+    sent: list[tuple[str, str, bytes | None, list[tuple[str, bytes]]]] = field(default_factory=list)
     away: bool = False
 
     async def send(
-        self, topic: str, key: str, value: bytes, headers: list[tuple[str, bytes]]
+        self, topic: str, key: str, value: bytes | None, headers: list[tuple[str, bytes]]
     ) -> tuple[int, int]:
         _answering(self.away, "Kafka")
         partition = partition_of(key, self.partitions)
@@ -144,7 +172,7 @@ class MemoryLog:
             1 for t, k, _, _ in self.sent if (t, partition_of(k, self.partitions)) == (topic, partition)
         )
         self.sent.append((topic, key, value, headers))
-        if topic == DEFINITIONS:
+        if topic == DEFINITIONS and value is not None:
             self.definitions.add(decode_definition(value))
         return partition, offset
 

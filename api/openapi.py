@@ -12,11 +12,16 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api.approvals import AnswerRequest, ApprovalView
+from api.cloudevents import BATCH, STRUCTURED
+from api.commanding import Accepted, CancelRequest, ReasonRequest
 from api.definitions import DefinitionView
 from api.edge import OPEN
+from api.events import EventsAccepted
 from api.flows import WAIT_PARAMETERS
 from api.problems import MEDIA_TYPE
-from api.starting import Accepted, CancelRequest, StartRequest
+from api.starting import StartRequest
+from api.tasks import CompleteRequest, FailRequest, HeartbeatRequest, TaskAnswered
 from engine import VERSION
 from projections import views
 
@@ -31,6 +36,14 @@ _ANSWERED: Final = (
     Accepted,
     StartRequest,
     CancelRequest,
+    ReasonRequest,
+    CompleteRequest,
+    FailRequest,
+    HeartbeatRequest,
+    AnswerRequest,
+    ApprovalView,
+    TaskAnswered,
+    EventsAccepted,
 )
 _PROBLEM: Final = {
     "type": "object",
@@ -58,6 +71,24 @@ _PROBLEM: Final = {
             },
         },
     },
+}
+_EVENT: Final = {
+    "type": "object",
+    "description": "A CloudEvent 1.0 in its JSON format",
+    "required": ["specversion", "id", "source", "type"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": {"type": "string", "minLength": 1},
+        "source": {"type": "string", "minLength": 1},
+        "type": {"type": "string", "minLength": 1},
+        "subject": {"type": "string"},
+        "time": {"type": "string", "format": "date-time"},
+        "datacontenttype": {"type": "string"},
+        "dataschema": {"type": "string"},
+        "data": {},
+        "data_base64": {"type": "string"},
+    },
+    "additionalProperties": {"type": ["string", "integer", "boolean", "null"]},
 }
 _SECURITY: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: id.secret"},
@@ -136,16 +167,36 @@ _ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("/flows/{flow_id}/tasks", "get"): _page("tasks", "TaskView"),
     ("/flows/{flow_id}/history", "get"): _page("events", "HistoryEntry"),
     ("/flows/{flow_id}/cancel", "post"): _ref("Accepted"),
+    ("/flows/{flow_id}/suspend", "post"): _ref("Accepted"),
+    ("/flows/{flow_id}/resume", "post"): _ref("Accepted"),
+    ("/tasks/{token}/complete", "post"): _ref("TaskAnswered"),
+    ("/tasks/{token}/fail", "post"): _ref("TaskAnswered"),
+    ("/tasks/{token}/heartbeat", "post"): _ref("TaskAnswered"),
+    ("/approvals/{token}", "post"): _ref("TaskAnswered"),
+    ("/approvals", "get"): _page("approvals", "ApprovalView"),
+    ("/events", "post"): _ref("EventsAccepted"),
     ("/rejections", "get"): _page("rejections", "RejectionView"),
     ("/definitions", "get"): _page("definitions", "DefinitionView"),
     ("/definitions", "post"): _ref("DefinitionView"),
 }
 _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("/flows/{flow_id}/cancel", "post"): _content(_ref("CancelRequest")),
+    ("/flows/{flow_id}/suspend", "post"): _content(_ref("ReasonRequest")),
+    ("/flows/{flow_id}/resume", "post"): _content(_ref("ReasonRequest")),
+    ("/tasks/{token}/complete", "post"): _content(_ref("CompleteRequest")),
+    ("/tasks/{token}/fail", "post"): _content(_ref("FailRequest")),
+    ("/tasks/{token}/heartbeat", "post"): _content(_ref("HeartbeatRequest")),
+    ("/approvals/{token}", "post"): _content(_ref("AnswerRequest")),
+    ("/events", "post"): _content(_EVENT, STRUCTURED)
+    | _content({"type": "array", "minItems": 1, "items": _EVENT}, BATCH)
+    | _content({"description": "Binary mode: the data; attributes are headers ce-id, ce-source, ..."}, "*/*"),
     ("/definitions", "post"): _content({"type": "string"}, "application/yaml") | _content({"type": "object"}),
     ("/definitions/validate", "post"): _content({"type": "string"}, "application/yaml")
     | _content({"type": "object"}),
 }
+
+
+_BODY_OPTIONAL: Final = ("/cancel", "/suspend", "/resume", "/complete", "/heartbeat")
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -180,6 +231,6 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
             if status.startswith("2"):
                 response["content"] = _content(answered)
     if (body := _BODIES.get((path, method))) is not None:
-        operation["requestBody"] = {"required": not path.endswith("/cancel"), "content": body}
+        operation["requestBody"] = {"required": not path.endswith(_BODY_OPTIONAL), "content": body}
     if path in OPEN:
         operation["security"] = []

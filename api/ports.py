@@ -64,6 +64,20 @@ class Outcome:
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PendingApproval:
+    """An approval nobody has answered. `request` is JSON."""
+
+    flow_id: str
+    task: str
+    run: int
+    attempt: int
+    definition: str
+    name: str
+    since: datetime
+    request: str | None
+
+
 class Store(Protocol):
     """What Postgres keeps for the API (schema flowtrail_api), and look-ups over many flows at once."""
 
@@ -74,6 +88,9 @@ class Store(Protocol):
     async def claim(self, claims: Sequence[Claim]) -> dict[tuple[str, str], Kept]:
         """Keeps each claim unless its key was claimed before; (key id, idempotency key) -> what is kept."""
 
+    async def forget_claims(self, days: int, most: int) -> int:
+        """Deletes at most `most` claims older than `days`; how many it were."""
+
     async def claim_definition(self, definition: str, digest: bytes) -> bytes:
         """Keeps the hash of a version unless it has one; the hash that is kept."""
 
@@ -83,6 +100,11 @@ class Store(Protocol):
     async def outcomes(self, flow_ids: Sequence[str], command_ids: Sequence[str]) -> list[Outcome]:
         """Which of these flows have ended, and which of these commands were refused."""
 
+    async def approvals(
+        self, flow_id: str | None, definition: str | None, after: tuple[datetime, str, str] | None, limit: int
+    ) -> list[PendingApproval]:
+        """By (since, flow, task), those behind `after`. `definition` is namespace/name[@version]."""
+
     async def check(self) -> None:
         """Raises AwayError or InputError when the database cannot be used."""
 
@@ -91,7 +113,7 @@ class Log(Protocol):
     """Kafka, for writing."""
 
     async def send(
-        self, topic: str, key: str, value: bytes, headers: list[tuple[str, bytes]]
+        self, topic: str, key: str, value: bytes | None, headers: list[tuple[str, bytes]]
     ) -> tuple[int, int]:
         """(partition, offset) once the broker has acknowledged. `topic` without its prefix."""
 

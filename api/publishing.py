@@ -28,7 +28,7 @@ _FINGERPRINT = newest("definition").fingerprint
 
 
 def queues_of(definition: Definition) -> list[str]:
-    return sorted({task.queue for task in definition.tasks.values() if isinstance(task, Call)})
+    return sorted({task.queue for task in definition.tasks.values() if isinstance(task, Call) and task.queue})
 
 
 async def compiled(body: bytes, media_type: str) -> Definition:

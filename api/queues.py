@@ -1,4 +1,7 @@
-"""The port `Queues` over Kafka: the topic of a queue exists before anybody reads from it or writes to it."""
+"""The port `Queues` over Kafka: the topics of a queue exist before anybody reads from them or writes to them.
+
+A queue has three: `tasks.QUEUE` and, for the other priorities, `tasks.QUEUE.high` and `tasks.QUEUE.low`.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,15 @@ def check_name(queue: str) -> None:
             f"Expected a queue's name of a-z, 0-9, '.', '_' and '-' (at most 64) but found {queue[:100]!r}",
             slug="invalid-queue",
         )
+    if queue.endswith((".high", ".low")):
+        raise Invalid(
+            f"Expected a queue's name without a priority at its end but found {queue!r}", slug="invalid-queue"
+        )
+
+
+def topics_of(queue: str) -> list[str]:
+    """A queue's topics without prefix: high, normal and low priority."""
+    return [queue_topic(queue, priority) for priority in ("high", "normal", "low")]
 
 
 class KafkaQueues:
@@ -40,6 +52,10 @@ class KafkaQueues:
                 return
             if self._admin is None:
                 self._admin = kafka.admin_client(self._servers)
-            topics = {self._prefix + queue_topic(queue): CONFIGURATION[TASKS] for queue in sorted(missing)}
+            topics = {
+                self._prefix + topic: CONFIGURATION[TASKS]
+                for queue in sorted(missing)
+                for topic in topics_of(queue)
+            }
             kafka.create(self._admin, topics, self._partitions, self._replication, timeout_s=10.0)
             self._known |= missing

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from api import bodies
 from api.errors import Invalid, NotFound
-from api.queues import check_name
+from api.queues import check_name, topics_of
 from api.wiring import Api, api_of
 from engine.runtime import topics
 from schemas.registry import TOPIC_OF_KIND, Schema, by_fingerprint, by_id, newest, released
@@ -25,7 +25,14 @@ from schemas.registry import TOPIC_OF_KIND, Schema, by_fingerprint, by_id, newes
 router: Final = APIRouter(tags=["registry"])
 
 _MEDIA_TYPE: Final = "application/vnd.schemaregistry.v1+json"
-_PRIMARY: Final = {"events": "event", "commands": "command", "definitions": "definition", "state": "snapshot"}
+_PRIMARY: Final = {
+    "events": "event",
+    "commands": "command",
+    "definitions": "definition",
+    "state": "snapshot",
+    topics.CANCELLATIONS: "cancellation",
+    topics.INBOX: "cloudevent",
+}
 
 
 def _answer(content: Any) -> Response:
@@ -233,6 +240,8 @@ async def bootstrap(request: Request) -> Response:
             "definitions": prefix + topics.DEFINITIONS,
             "dead_letters": prefix + topics.DEAD_LETTERS,
             "tasks_prefix": prefix + topics.TASKS,
+            "cancellations": prefix + topics.CANCELLATIONS,
+            "inbox": prefix + topics.INBOX,
         },
         "schemas": {
             kind: {
@@ -247,10 +256,15 @@ async def bootstrap(request: Request) -> Response:
     return Response(msgspec.json.encode(content), media_type=bodies.JSON)
 
 
-@router.post("/queues/{queue}", summary="Make sure that a queue's topic exists")
+@router.post("/queues/{queue}", summary="Make sure that a queue's topics exist")
 async def ensure_queue(request: Request, queue: str) -> Response:
     check_name(queue)
     api = api_of(request)
     await asyncio.to_thread(api.ports.queues.ensure, [queue])
-    content = {"queue": queue, "topic": api.settings.topic_prefix + topics.queue_topic(queue)}
+    prefix = api.settings.topic_prefix
+    content = {
+        "queue": queue,
+        "topic": prefix + topics.queue_topic(queue),
+        "topics": [prefix + topic for topic in topics_of(queue)],
+    }
     return Response(msgspec.json.encode(content), media_type=bodies.JSON)

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.commandlog import KafkaLog
+from api.forgetting import forget_old_claims
 from api.keys import read_pepper
 from api.ports import Ports
 from api.queues import KafkaQueues
@@ -59,9 +60,11 @@ def build(settings: Settings) -> FastAPI:
         await reader.open()
         commands.start()
         definitions.start()
+        forgetting = asyncio.create_task(forget_old_claims(ports.store))
         try:
             yield
         finally:
+            forgetting.cancel()
             await asyncio.to_thread(commands.close)
             await _close_within(definitions.close, _CLOSE_WITHIN_S)
             await reader.close()

@@ -1,4 +1,4 @@
-"""`POST /flows` and `POST /flows/{id}/cancel`: requests that become commands.
+"""`POST /flows`: the request that becomes a StartFlow.
 
 A start answers when the broker has the command; the engine decides it later. With an Idempotency-Key the flow's and
 the command's ids are functions of that key, so that every repetition, after whatever crash, asks for the same flow
@@ -7,10 +7,7 @@ once: the engine takes a command id once, and the kept claim tells another reque
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import secrets
-import time
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -20,26 +17,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import bodies
-from api.errors import Conflict, Invalid, NotFound, TooLarge
+from api.commanding import Accepted, appears, new_id, produce
+from api.errors import Conflict, Invalid, TooLarge
 from api.ports import Claim, Outcome
-from api.positions import read_tokens, token
+from api.positions import token
 from api.wiring import Api, api_of, caller_of
 from engine.core.decide import FLOW_ID, PAYLOAD_BYTES_MAX
 from engine.dsl.model import Definition
 from engine.errors import AwayError
-from engine.runtime.topics import COMMANDS, partition_of
+from engine.runtime.topics import partition_of
 from projections.queries import get_flow
 from schemas import messages as m
-from schemas.codec import SCHEMA_HEADER, encode_command
-from schemas.registry import newest
 
 WAIT_DEFAULT_S: Final = 30.0
 WAIT_MAX_S: Final = 60.0
-REASON_LENGTH_MAX: Final = 1000
-_APPEAR_S: Final = 1.0
-_APPEAR_PAUSE_S: Final = 0.01
 _KEY_LENGTH_MAX: Final = 255
-_FINGERPRINT: Final = newest("command").fingerprint
 
 
 class StartRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,19 +40,6 @@ class StartRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     definition: str
     input: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     id: str | None = None
-
-
-class CancelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    reason: str | None = None
-
-
-class Accepted(msgspec.Struct, frozen=True):
-    """`position` is what a read's min_position takes to see this command's consequences."""
-
-    id: str
-    definition: str
-    command_id: str
-    position: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +61,15 @@ async def start_flow(request: Request) -> Response:
     _check_id(asked.id)
     definition = await resolve(api, asked.definition)
     _check_input(definition, data)
-    ids, repeated = await _ids(api, request, asked, body)
+    ids, fresh, repeated = await _ids(api, request, asked, body)
     if repeated is not None:
         accepted = repeated
     else:
         accepted = await _start(api, request, definition, ids, data)
+        if not fresh and await appears(api, ids.flow):
+            accepted = await _running(
+                api, ids
+            )  # a command done before has no consequences: its position never comes
     if waits is not None and (done := await _wait(api, accepted, waits)) is not None:
         return done
     headers = {"Location": f"/flows/{quote(accepted.id, safe=':')}"}
@@ -146,12 +129,15 @@ def _check_input(definition: Definition, data: bytes) -> None:
         )
 
 
-async def _ids(api: Api, request: Request, asked: StartRequest, body: bytes) -> tuple[_Ids, Accepted | None]:
-    """The ids of this start; and what to answer when the flow runs already because the request is a repetition."""
+async def _ids(
+    api: Api, request: Request, asked: StartRequest, body: bytes
+) -> tuple[_Ids, bool, Accepted | None]:
+    """The ids of this start, whether it comes for the first time; and what to answer when the flow runs already because
+    the request is a repetition."""
     key = request.headers.get("idempotency-key")
     fresh = True
     if key is None:
-        ids = _Ids(asked.id or _new_id(), _new_id())
+        ids = _Ids(asked.id or new_id(), new_id())
     else:
         if not 1 <= len(key) <= _KEY_LENGTH_MAX or not key.isprintable():
             raise Invalid(
@@ -160,13 +146,13 @@ async def _ids(api: Api, request: Request, asked: StartRequest, body: bytes) -> 
             )
         ids, fresh = await _claimed(api, caller_of(request).id, key, asked.id, body)
     if fresh and asked.id is None:
-        return ids, None  # nobody can have started it
+        return ids, True, None  # nobody can have started it
     starter = await api.starters.get(ids.flow)
     if starter is None:
-        return ids, None
+        return ids, fresh, None
     if starter != ids.command:
         raise Conflict(f"Expected a flow id not in use but flow {ids.flow} exists", slug="flow-exists")
-    return ids, await _running(api, ids)
+    return ids, fresh, await _running(api, ids)
 
 
 async def _claimed(api: Api, key_id: str, key: str, flow_id: str | None, body: bytes) -> tuple[_Ids, bool]:
@@ -192,7 +178,7 @@ async def _running(api: Api, ids: _Ids) -> Accepted:
 
 async def _start(api: Api, request: Request, definition: Definition, ids: _Ids, data: bytes) -> Accepted:
     body = m.StartFlow(definition=definition.id, input=data)
-    position = await _send(api, request, ids, body)
+    position = await produce(api, request, ids.flow, ids.command, body)
     return Accepted(ids.flow, definition.id, ids.command, position)
 
 
@@ -213,81 +199,3 @@ def refusal_of(outcome: Outcome) -> Conflict | Invalid:
     if outcome.code == "flow-exists":
         return Conflict(text, slug="flow-exists")
     return Invalid(text, slug=outcome.code)
-
-
-# -- cancel ---------------------------------------------------------------------------------------------------------
-
-
-async def cancel_flow(request: Request, flow_id: str) -> Response:
-    """A flow started a moment ago may not be in the read model yet: it is waited for before it is called unknown."""
-    api = api_of(request)
-    body = await request.body()
-    asked = bodies.json_body(body or b"{}", bodies.media_type(request), CancelRequest)
-    if asked.reason is not None and len(asked.reason) > REASON_LENGTH_MAX:
-        raise Invalid(
-            f"Expected a reason of at most {REASON_LENGTH_MAX} characters but found {len(asked.reason)}",
-            slug="invalid-body",
-            problems=[{"message": "Expected a shorter reason", "pointer": "/reason"}],
-        )
-    flow = await api.ports.reads.ask(get_flow(flow_id))
-    if flow is None and FLOW_ID.fullmatch(flow_id) is not None and await _appears(api, flow_id):
-        flow = await api.ports.reads.ask(get_flow(flow_id))
-    if flow is None:
-        raise unknown_flow(flow_id)
-    if flow.ended_at is not None:
-        raise Conflict(f"Expected a running flow but flow {flow_id} is {flow.status}", slug="flow-ended")
-    key = request.headers.get("idempotency-key")
-    derived = hashlib.sha256(f"{caller_of(request).id}\0{flow_id}\0{key}".encode()).hexdigest()[:32]
-    ids = _Ids(flow_id, _new_id() if key is None else f"{derived}-cancel")
-    position = await _send(api, request, ids, m.CancelFlow(asked.reason))
-    accepted = Accepted(flow_id, flow.definition, ids.command, position)
-    return Response(msgspec.json.encode(accepted), 202, media_type=bodies.JSON)
-
-
-async def _appears(api: Api, flow_id: str) -> bool:
-    loop = asyncio.get_running_loop()
-    end = loop.time() + _APPEAR_S
-    while await api.starters.get(flow_id) is None:
-        if loop.time() > end:
-            return False
-        await asyncio.sleep(_APPEAR_PAUSE_S)
-    return True
-
-
-def unknown_flow(flow_id: str) -> NotFound:
-    return NotFound(
-        f"Expected a flow but found none with id {flow_id[:200]!r}; one started a moment ago is seen with "
-        "min_position=<position of its start>",
-        slug="unknown-flow",
-    )
-
-
-# -- both -----------------------------------------------------------------------------------------------------------
-
-
-async def _send(api: Api, request: Request, ids: _Ids, body: m.StartFlow | m.CancelFlow) -> str:
-    """Produces the command; its position once the broker has it."""
-    trace = bodies.traceparent(request)
-    command = m.Command(
-        command_id=ids.command,
-        flow_id=ids.flow,
-        time=time.time_ns() // 1000,
-        actor=m.Actor("user", caller_of(request).id),
-        body=body,
-        trace=trace,
-    )
-    headers = [(SCHEMA_HEADER, _FINGERPRINT)]
-    if trace is not None:
-        headers.append(("traceparent", trace.encode()))
-    return token(*await api.ports.log.send(COMMANDS, ids.flow, encode_command(command), headers))
-
-
-async def see_position(api: Api, wanted: str | None) -> None:
-    """Waits until the read model is as new as `wanted`, when that is given."""
-    if wanted is not None:
-        await api.positions.reached(read_tokens(wanted, api.positions.partitions))
-
-
-def _new_id() -> str:
-    """32 hexadecimal digits that sort by time (to the millisecond), 80 bits of them random."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

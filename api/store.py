@@ -7,12 +7,13 @@ row lost with a crashed Postgres is written again with the same content.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from api.ports import Claim, Kept, Outcome, StoredKey
+from api.ports import Claim, Kept, Outcome, PendingApproval, StoredKey
 from api.statements import statements
 from engine.errors import AwayError
 from projections.migrations import released
@@ -43,6 +44,9 @@ class PostgresStore:
         rows = await self._run("claim", parameters, durable=False)
         return {(row[0], row[1]): Kept(bytes(row[2]), *row[3:]) for row in rows}
 
+    async def forget_claims(self, days: int, most: int) -> int:
+        return len(await self._run("forget_claims", {"days": days, "most": most}, durable=False))
+
     async def claim_definition(self, definition: str, digest: bytes) -> bytes:
         rows = await self._run("claim_definition", {"definition": definition, "hash": digest})
         return bytes(rows[0][0])
@@ -53,6 +57,21 @@ class PostgresStore:
     async def outcomes(self, flow_ids: Sequence[str], command_ids: Sequence[str]) -> list[Outcome]:
         parameters = {"flow_ids": list(flow_ids), "command_ids": list(command_ids)}
         return [Outcome(*row) for row in await self._run("outcomes", parameters)]
+
+    async def approvals(
+        self, flow_id: str | None, definition: str | None, after: tuple[datetime, str, str] | None, limit: int
+    ) -> list[PendingApproval]:
+        at, last_flow, last_task = after or (None, None, None)
+        parameters = {
+            "flow_id": flow_id,
+            "definition": definition,
+            "any_version": definition is not None and "@" not in definition,
+            "at": at,
+            "last_flow": last_flow,
+            "last_task": last_task,
+            "limit": limit,
+        }
+        return [PendingApproval(*row) for row in await self._run("approvals", parameters)]
 
     async def check(self) -> None:
         try:

@@ -21,6 +21,7 @@ app = typer.Typer(help="Start flows and follow them.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 Url = Annotated[str | None, typer.Option("--url", help="Where the API is [FLOWTRAIL_API_URL]")]
 FlowId = Annotated[str, typer.Argument(metavar="ID", help="The flow's id")]
+Reason = Annotated[str | None, typer.Option(help="Why; kept in the log")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait at the most", min=0)]
 
 
@@ -228,14 +229,35 @@ def wait(flow_id: FlowId, timeout: Timeout = 60.0, url: Url = None, as_json: Jso
 @app.command()
 def cancel(
     flow_id: FlowId,
-    reason: Annotated[str | None, typer.Option(help="Why; kept in the log")] = None,
+    reason: Reason = None,
+    compensate: Annotated[bool, typer.Option("--compensate", help="Undo completed tasks first")] = False,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """Ask for a flow to be cancelled."""
     with connect(url) as client:
-        answer = client.cancel(flow_id, reason)
+        answer = client.cancel(flow_id, reason, compensate=compensate)
+    _asked(f"asked to cancel {flow_id}", answer, as_json)
+
+
+@app.command()
+def suspend(flow_id: FlowId, reason: Reason = None, url: Url = None, as_json: Json = False) -> None:
+    """Ask a flow to pause; what comes in meanwhile is kept."""
+    with connect(url) as client:
+        answer = client.suspend(flow_id, reason)
+    _asked(f"asked to suspend {flow_id}", answer, as_json)
+
+
+@app.command()
+def resume(flow_id: FlowId, reason: Reason = None, url: Url = None, as_json: Json = False) -> None:
+    """Ask a suspended flow to go on."""
+    with connect(url) as client:
+        answer = client.resume(flow_id, reason)
+    _asked(f"asked to resume {flow_id}", answer, as_json)
+
+
+def _asked(text: str, answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        typer.echo(f"asked to cancel {flow_id}")
+        typer.echo(text)

@@ -28,6 +28,7 @@ def bootstrap(kafka: str, prefix: str) -> dict[str, Any]:
             "commands": f"{prefix}commands",
             "events": f"{prefix}events",
             "tasks_prefix": f"{prefix}tasks.",
+            "cancellations": f"{prefix}cancellations",
         },
         "schemas": {
             kind: {
@@ -67,8 +68,10 @@ def serving(kafka: str, prefix: str, ensure_topic: Callable[[str], None], port: 
 
         def do_POST(self) -> None:
             queue = self.path.removeprefix("/queues/")
-            ensure_topic(f"{prefix}tasks.{queue}")
-            self.answer(200, {"queue": queue, "topic": f"{prefix}tasks.{queue}"})
+            topics = [f"{prefix}tasks.{queue}{priority}" for priority in (".high", "", ".low")]
+            for topic in topics:
+                ensure_topic(topic)
+            self.answer(200, {"queue": queue, "topic": topics[1], "topics": topics})
 
         def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
 

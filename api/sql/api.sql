@@ -27,6 +27,16 @@ SELECT * FROM unnest(%(key_ids)s::text[], %(idempotency_keys)s::text[], %(reques
 ON CONFLICT (key_id, idempotency_key) DO UPDATE SET key_id = i.key_id
 RETURNING key_id, idempotency_key, request_hash, flow_id, command_id, xmax = 0
 
+-- forget_claims --
+DELETE FROM flowtrail_api.idempotency_keys
+WHERE (key_id, idempotency_key) IN (
+    SELECT key_id, idempotency_key
+    FROM flowtrail_api.idempotency_keys
+    WHERE created_at < now() - make_interval(days => %(days)s)
+    LIMIT %(most)s
+)
+RETURNING 1
+
 -- claim_definition --
 INSERT INTO flowtrail_api.definitions AS d (definition, hash) VALUES (%(definition)s, %(hash)s)
 ON CONFLICT (definition) DO UPDATE SET definition = d.definition
@@ -45,6 +55,18 @@ UNION ALL
 SELECT flow_id, command_id, code, reason
 FROM flowtrail.rejections
 WHERE flow_id = ANY(%(flow_ids)s) AND command_id = ANY(%(command_ids)s)
+
+-- approvals --
+SELECT t.flow_id, t.task, t.run, t.attempt, t.definition, t.name, t.scheduled_at, t.arguments
+FROM flowtrail.tasks t JOIN flowtrail.flows f USING (flow_id)
+WHERE t.queue = '' AND t.function = 'approval' AND t.ended_at IS NULL AND f.ended_at IS NULL
+  AND (%(flow_id)s::text IS NULL OR t.flow_id = %(flow_id)s)
+  AND (%(definition)s::text IS NULL
+       OR (CASE WHEN %(any_version)s THEN split_part(t.definition, '@', 1) ELSE t.definition END) = %(definition)s)
+  AND (%(at)s::timestamptz IS NULL
+       OR (t.scheduled_at, t.flow_id, t.task) > (%(at)s, %(last_flow)s COLLATE "C", %(last_task)s COLLATE "C"))
+ORDER BY t.scheduled_at, t.flow_id, t.task
+LIMIT %(limit)s
 
 -- not_durable --
 SET LOCAL synchronous_commit = off

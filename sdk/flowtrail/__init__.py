@@ -2,32 +2,46 @@
 
     from flowtrail import Client, Worker
 
-`Client` talks to the API; `Worker` performs tasks of one queue, taken from Kafka. Both need only the API's URL
+`Client` talks to the API; `Worker` performs tasks of one queue, taken from Kafka. Within a task's function
+`current_task()` tells about it and `heartbeat(progress)` says that it is alive; `return PENDING` leaves its completion to
+whoever has its token. Both need only the API's URL
 (FLOWTRAIL_API_URL) and a key (FLOWTRAIL_API_KEY): brokers, topics and schemas are learnt from the API. Names that are
 not listed here are internal.
 """
 
 from flowtrail.client import Client, Flow
 from flowtrail.errors import (
+    PENDING,
     ApiError,
+    Cancelled,
     FlowtrailError,
     InputError,
+    Pending,
     TaskError,
     Unreachable,
     WaitTimeout,
 )
 from flowtrail.functions import TaskContext
+from flowtrail.performing import CurrentTask, current_task, heartbeat
+from flowtrail.secrets import unseal
 from flowtrail.worker import Worker
 
 __all__ = [
+    "PENDING",
     "ApiError",
+    "Cancelled",
     "Client",
+    "CurrentTask",
     "Flow",
     "FlowtrailError",
     "InputError",
+    "Pending",
     "TaskContext",
     "TaskError",
     "Unreachable",
     "WaitTimeout",
     "Worker",
+    "current_task",
+    "heartbeat",
+    "unseal",
 ]

@@ -1,4 +1,5 @@
-"""Client: publish definitions, start flows, follow them. A thin layer over the API's routes (its /openapi.json).
+"""Client: publish definitions, start flows, follow them, complete tasks, publish events. A thin layer over the API's
+routes (its /openapi.json).
 
 Answers are the API's JSON as Python values. Starting always sends an Idempotency-Key, so that it may be repeated after
 a lost answer without a second flow. Nothing here talks to Kafka.
@@ -9,14 +10,14 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
 import httpx2
 
-from flowtrail.errors import ApiError, InputError, WaitTimeout
+from flowtrail.errors import ApiError, InputError, TaskError, WaitTimeout
 from flowtrail.payload import NotJson, to_json
 from flowtrail.transport import Api
 
@@ -52,8 +53,14 @@ class Flow:
     def history(self) -> Iterator[dict[str, Any]]:
         return self._client.history(self.id)
 
-    def cancel(self, reason: str | None = None) -> dict[str, Any]:
-        return self._client.cancel(self.id, reason)
+    def cancel(self, reason: str | None = None, *, compensate: bool = False) -> dict[str, Any]:
+        return self._client.cancel(self.id, reason, compensate=compensate)
+
+    def suspend(self, reason: str | None = None) -> dict[str, Any]:
+        return self._client.suspend(self.id, reason)
+
+    def resume(self, reason: str | None = None) -> dict[str, Any]:
+        return self._client.resume(self.id, reason)
 
 
 class Client:
@@ -156,13 +163,107 @@ class Client:
         """Every event of the flow, oldest first."""
         yield from self._pages(f"{_flow(id)}/history", "events", {})
 
-    def cancel(self, id: str, reason: str | None = None) -> dict[str, Any]:  # noqa: A002
-        """Asks for the flow's end; whether it came in time the flow's history tells."""
-        headers = _JSON | {"Idempotency-Key": uuid.uuid4().hex}
+    def cancel(
+        self,
+        id: str,  # noqa: A002
+        reason: str | None = None,
+        *,
+        compensate: bool = False,
+    ) -> dict[str, Any]:
+        """Asks for the flow's end; whether it came in time the flow's history tells. `compensate`: undo first."""
+        asked = {"reason": reason} | ({"compensate": True} if compensate else {})
+        return self._ask(f"{_flow(id)}/cancel", asked)
+
+    def suspend(self, id: str, reason: str | None = None) -> dict[str, Any]:  # noqa: A002
+        """Asks the flow to pause: nothing new is begun, what comes in is kept."""
+        return self._ask(f"{_flow(id)}/suspend", {"reason": reason})
+
+    def resume(self, id: str, reason: str | None = None) -> dict[str, Any]:  # noqa: A002
+        """Asks a suspended flow (an incident, too) to go on."""
+        return self._ask(f"{_flow(id)}/resume", {"reason": reason})
+
+    # -- tasks and approvals ------------------------------------------------------------------------------------
+
+    def complete(self, token: str, output: Any = None, *, wait: bool = True) -> dict[str, Any]:
+        """Completes a task (a function that returned PENDING) by its token.
+
+        With `wait` the engine's refusal, such as of a task that is over, is raised as ApiError (409 or 422).
+        """
+        return self._ask(f"{_task(token)}/complete", {"output": output}, wait)
+
+    def fail(
+        self,
+        token: str,
+        error: TaskError | str,
+        *,
+        incident: bool = False,
+        wait: bool = True,
+    ) -> dict[str, Any]:
+        """Fails a task by its token: a TaskError, or a text that becomes the detail of a runtime error."""
+        if isinstance(error, TaskError):
+            said = {"type": error.type, "status": error.status, "title": error.title, "detail": error.detail}
+        else:
+            said = {"detail": error}
+        return self._ask(f"{_task(token)}/fail", {"error": said, "incident": incident}, wait)
+
+    def heartbeat(self, token: str, progress: Any = None, *, wait: bool = False) -> dict[str, Any]:
+        """Says that a task completed from elsewhere is alive."""
+        said = {} if progress is None else {"progress": progress}
+        return self._ask(f"{_task(token)}/heartbeat", said, wait)
+
+    def approvals(self, **filters: str | int | None) -> Iterator[dict[str, Any]]:
+        """What waits for a person, oldest first; filters as the API's query parameters. Each has its `token`."""
+        yield from self._pages("/approvals", "approvals", filters)
+
+    def answer(self, token: str, answer: Any) -> dict[str, Any]:
+        """Answers an approval. Raises ApiError when its form does not accept the answer, or it was answered before."""
+        return self._ask(f"/approvals/{_named(token)}", {"answer": answer})
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def publish_event(
+        self,
+        type: str,  # noqa: A002 - the word of CloudEvents
+        data: Any = None,
+        *,
+        source: str = "/flowtrail/client",
+        id: str | None = None,  # noqa: A002
+        **attributes: str | int | bool | None,
+    ) -> dict[str, Any]:
+        """Publishes a CloudEvent; attributes are subject, time and extensions. The same source and id count once."""
+        given = {name: value for name, value in attributes.items() if value is not None}
+        event = {"id": id or uuid.uuid4().hex, "source": source, "type": type, **given, "data": data}
+        return self.publish_events([event])
+
+    def publish_events(self, events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Publishes events in CloudEvents' JSON format; `specversion` and `id` are added where they are missing."""
+        complete = [{"specversion": "1.0", "id": uuid.uuid4().hex, **event} for event in events]
         answer: dict[str, Any] = self._api.json(
-            "POST", f"{_flow(id)}/cancel", body=_json_of({"reason": reason}), headers=headers, idempotent=True
+            "POST",
+            "/events",
+            body=_json_of(complete),
+            headers={"Content-Type": "application/cloudevents-batch+json"},
+            idempotent=True,
+            timeout_s=20.0,
         )
         return answer
+
+    def _ask(self, path: str, asked: Mapping[str, Any], wait: bool = False) -> dict[str, Any]:
+        """POSTs what becomes one command, however often it has to be repeated."""
+        headers = _JSON | {"Idempotency-Key": uuid.uuid4().hex}
+        query = {"wait": "decided"} if wait else None
+        answer: dict[str, Any] = self._api.json(
+            "POST",
+            path,
+            query=query,
+            body=_json_of(dict(asked)),
+            headers=headers,
+            idempotent=True,
+            timeout_s=20.0,
+        )
+        return answer
+
+    # -- waiting ------------------------------------------------------------------------------------------------
 
     def wait(self, id: str, timeout: float = 60.0) -> dict[str, Any]:  # noqa: A002
         """The flow once it has ended, however it ended: look at its `status`. Raises WaitTimeout.
@@ -217,6 +318,16 @@ def _flow(flow_id: str) -> str:
     if not flow_id:
         raise InputError("Expected a flow's id but it is empty")
     return f"/flows/{quote(flow_id, safe='')}"
+
+
+def _task(token: str) -> str:
+    return f"/tasks/{_named(token)}"
+
+
+def _named(token: str) -> str:
+    if not token:
+        raise InputError("Expected a task's token but it is empty")
+    return quote(token, safe="")
 
 
 def _json_of(value: Any) -> bytes:

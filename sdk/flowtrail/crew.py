@@ -2,7 +2,8 @@
 
 The polling thread only hands jobs in, so that no function, however slow, delays Kafka's heartbeat or another job.
 Threads are made when needed, at most `concurrency`, and are daemons: a function that never returns cannot keep the
-process alive after the grace period. The limit holds for sync and async jobs together. Knows no Kafka.
+process alive after the grace period. The limit holds for sync and async jobs together. Jobs of a higher rank are begun
+first, but one job in LOWER_EVERY is taken from below, so that no rank starves. Knows no Kafka.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+RANKS: Final = 3
+LOWER_EVERY: Final = 8
+_ORDERS: Final = ((0, 1, 2), (1, 2, 0), (2, 1, 0))
+"""As usual, and for the turns of the second and of the third rank."""
 
 
 class Job(Protocol):
@@ -27,8 +33,55 @@ class Job(Protocol):
         """True once the job's partition belongs to somebody else: it need not be started any more."""
         ...
 
+    @property
+    def rank(self) -> int:
+        """0, 1 or 2; 0 goes first."""
+        ...
+
 
 J = TypeVar("J", bound=Job)
+
+
+class Ranked(Generic[J]):
+    """What waits, by rank. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._ranks: tuple[deque[J], ...] = tuple(deque() for _ in range(RANKS))
+        self._taken = 0
+        self._head: J | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._ranks)) + (self._head is not None)
+
+    def extend(self, jobs: Iterable[J]) -> None:
+        for job in jobs:
+            self._ranks[job.rank].append(job)
+
+    def clear(self) -> None:
+        self._head = None
+        for rank in self._ranks:
+            rank.clear()
+
+    def put_back(self, job: J) -> None:
+        """What was taken and cannot be begun here comes first again."""
+        self._head = job
+
+    def take(self) -> J | None:
+        """The next job that is worth starting. A turn nobody of a lower rank waits for goes to the usual order."""
+        if (head := self._head) is not None:
+            self._head = None
+            return head
+        self._taken += 1
+        turn = 0
+        if self._taken % LOWER_EVERY == 0:
+            turn = 2 if self._taken % (2 * LOWER_EVERY) == 0 else 1
+        for rank in _ORDERS[turn]:
+            waiting = self._ranks[rank]
+            while waiting:
+                job = waiting.popleft()
+                if not job.dropped:
+                    return job
+        return None
 
 
 class Crew(Generic[J]):
@@ -45,7 +98,7 @@ class Crew(Generic[J]):
         self._perform_async = perform_async
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        self._pending: deque[J] = deque()
+        self._pending: Ranked[J] = Ranked()
         self._running = 0
         self._in_hands = 0
         self._hands: list[threading.Thread] = []
@@ -92,7 +145,7 @@ class Crew(Generic[J]):
 
     def _start_what_fits(self) -> None:
         awaited: list[J] = []
-        while self._running < self._concurrency and (job := self._next_pending()) is not None:
+        while self._running < self._concurrency and (job := self._pending.take()) is not None:
             self._running += 1
             if job.is_async:
                 awaited.append(job)
@@ -100,13 +153,6 @@ class Crew(Generic[J]):
                 self._give_to_a_hand(job)
         if awaited:
             self._event_loop().call_soon_threadsafe(self._await_all, awaited)
-
-    def _next_pending(self) -> J | None:
-        while self._pending:
-            job = self._pending.popleft()
-            if not job.dropped:
-                return job
-        return None
 
     def _give_to_a_hand(self, job: J) -> None:
         self._in_hands += 1
@@ -138,12 +184,11 @@ class Crew(Generic[J]):
     def _following(self) -> J | None:
         """Ends this hand's job; gives the next one when it is for a hand too, which saves a hop."""
         with self._lock:
-            if self._pending and not self._pending[0].is_async:
-                job = self._next_pending()
-                if job is not None and not job.is_async:
-                    return job
-                if job is not None:
-                    self._pending.appendleft(job)
+            job = self._pending.take()
+            if job is not None and not job.is_async:
+                return job
+            if job is not None:
+                self._pending.put_back(job)
             self._in_hands -= 1
             self._ended()
             return None

@@ -12,6 +12,7 @@ ERRORS: Final = "https://serverlessworkflow.io/spec/1.0.0/errors/"
 VALIDATION: Final = ERRORS + "validation"
 CONFIGURATION: Final = ERRORS + "configuration"
 RUNTIME: Final = ERRORS + "runtime"
+AUTHORIZATION: Final = ERRORS + "authorization"
 
 
 class FlowtrailError(Exception):
@@ -72,6 +73,17 @@ class TaskError(Exception):
         self.status = status
         self.title = title
         self.detail = detail
+
+
+class Pending(Exception):
+    """Raised, or returned as PENDING: the function began something that somebody else ends, by the task's token."""
+
+
+PENDING: Final = Pending("the task is completed by its token")
+
+
+class Cancelled(BaseException):
+    """Raised by `heartbeat` in a task nobody waits for any more. Not an Exception: no function catches it by accident."""
 
 
 def _readable(status: int, problem: dict[str, Any]) -> str:

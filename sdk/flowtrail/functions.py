@@ -5,7 +5,8 @@ into a msgspec decoder, so that a wrong hint is found before the first task and 
 
 Arguments are a JSON object whose keys are the parameters. A function with a single parameter whose name is no key of
 it gets the whole value. A parameter annotated `TaskContext` gets the context. Keys that no parameter takes are refused
-unless the function has `**rest`; a function without parameters gets nothing.
+unless the function has `**rest`; a function without parameters gets nothing. Sealed references to secrets are replaced
+before (secrets.py). A function that returns PENDING or raises Pending has no outcome of its own.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Any, Final
 
 import msgspec
 
-from flowtrail.errors import RUNTIME, VALIDATION, InputError, TaskError
+from flowtrail.errors import RUNTIME, VALIDATION, InputError, Pending, TaskError
 from flowtrail.payload import NotJson, to_json
+from flowtrail.secrets import unseal_json
 
 _DETAIL_CHARACTERS_MAX: Final = 8192
 
@@ -45,10 +47,12 @@ class Failure(msgspec.Struct, frozen=True):
     status: int
     title: str
     detail: str | None = None
+    incident: bool = False
+    """A person has to look at it: the flow is suspended, not faulted."""
 
 
-Outcome = bytes | Failure
-"""JSON of the result, or why there is none."""
+Outcome = bytes | Failure | Pending
+"""JSON of the result, why there is none, or that somebody else will tell."""
 
 
 class WrongArguments(ValueError):
@@ -66,6 +70,10 @@ def failure_of(error: BaseException) -> Failure:
             return _clean(RUNTIME, 500, "Wrong result", str(error))
         case _:
             return _clean(RUNTIME, 500, type(error).__name__, _text_of(error))
+
+
+def _outcome_of(result: Any) -> Outcome:
+    return result if isinstance(result, Pending) else to_json(result, "a result")
 
 
 def _text_of(error: BaseException) -> str:
@@ -123,16 +131,20 @@ class Function:
     def perform(self, raw: bytes, context: TaskContext) -> Outcome:
         """Calls a sync function. Never raises: whatever happens becomes an outcome."""
         try:
-            positional, keywords = self.arguments(raw, context)
-            return to_json(self.call(*positional, **keywords), "a result")
+            positional, keywords = self.arguments(unseal_json(raw), context)
+            return _outcome_of(self.call(*positional, **keywords))
+        except Pending as pending:
+            return pending
         except BaseException as error:  # SystemExit out of a task must not end the worker
             return failure_of(error)
 
     async def perform_async(self, raw: bytes, context: TaskContext) -> Outcome:
         """Awaits an async function. Raises only CancelledError, when the worker's loop is torn down."""
         try:
-            positional, keywords = self.arguments(raw, context)
-            return to_json(await self.call(*positional, **keywords), "a result")
+            positional, keywords = self.arguments(unseal_json(raw), context)
+            return _outcome_of(await self.call(*positional, **keywords))
+        except Pending as pending:
+            return pending
         except GeneratorExit:
             raise
         except BaseException as error:

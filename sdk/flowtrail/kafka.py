@@ -81,6 +81,21 @@ def consumer_of(
     return Consumer(settings)
 
 
+def tail_of(servers: str, group: str) -> Consumer:
+    """A consumer that is given its partitions by hand. Kafka wants a group's name; nothing is ever committed in it."""
+    return Consumer(
+        _COMMON
+        | {
+            "bootstrap.servers": servers,
+            "group.id": group,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "latest",
+            "fetch.wait.max.ms": 500,
+        }
+    )
+
+
 def see_topic(servers: str, topic: str, timeout_s: float = 5.0) -> bool:
     """True once Kafka answers and knows `topic`. Raises Unreachable."""
     admin = AdminClient(_COMMON | {"bootstrap.servers": servers})

@@ -44,7 +44,7 @@ def _children(function: str, outcome: str) -> tuple[Counter, Histogram]:
 
 
 def observe(function: str, outcome: str, seconds: float) -> None:
-    """One task is over: `outcome` is completed or failed."""
+    """One task is over: `outcome` is completed, failed, cancelled or pending (somebody else completes it)."""
     count, histogram = _children(function, outcome)
     count.inc()
     histogram.observe(seconds)

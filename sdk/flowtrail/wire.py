@@ -18,7 +18,7 @@ import msgspec
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from flowtrail.errors import FlowtrailError
-from flowtrail.functions import Failure, Outcome
+from flowtrail.functions import Failure
 
 SCHEMA_HEADER: Final = "schema"
 
@@ -39,6 +39,19 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     arguments: bytes | None
     time: int
     trace: str | None
+    deadline: int = 0
+    heartbeat: int = 0
+    reply: bool = True
+
+
+class Cancellation(msgspec.Struct, frozen=True, gc=False):
+    """A task nobody waits for any more."""
+
+    flow_id: str
+    task: str
+    run: int
+    attempt: int
+    queue: str
 
 
 class Written(msgspec.Struct, frozen=True, gc=False):
@@ -59,6 +72,7 @@ class Wire:
             command, task = schemas["command"], schemas["task"]
             self.kafka = str(bootstrap["kafka"])
             self.commands_topic = str(bootstrap["topics"]["commands"])
+            self.cancellations_topic: str | None = bootstrap["topics"].get("cancellations")
             command_schema: Any = fastavro.parse_schema(_parsed(command["schema"]))
             self._command = command_schema
             self._command_id = int(command["id"])
@@ -66,6 +80,10 @@ class Wire:
             known = fastavro.parse_schema(_parsed(task["schema"]))
             self._by_id: dict[int, Any] = {int(task["id"]): known}
             self._by_fingerprint: dict[bytes, Any] = {bytes.fromhex(task["fingerprint"]): known}
+            for other in (schemas[kind] for kind in ("cancellation",) if kind in schemas):
+                parsed = fastavro.parse_schema(_parsed(other["schema"]))
+                self._by_id[int(other["id"])] = parsed
+                self._by_fingerprint[bytes.fromhex(other["fingerprint"])] = parsed
         except (KeyError, TypeError, ValueError) as problem:
             raise FlowtrailError(
                 f"Expected the API's bootstrap to describe commands and tasks but {type(problem).__name__}: {problem}"
@@ -74,6 +92,8 @@ class Wire:
         self._namespace = str(command_schema["name"]).rpartition(".")[0]
         self._completed = self._name("CompleteTask")
         self._failed = self._name("FailTask")
+        self._alive = self._name("HeartbeatTask")
+        self._payload = self._name("Payload")
         self._learn = learn
 
     def _name(self, record: str) -> str:
@@ -83,11 +103,8 @@ class Wire:
 
     def read_task(self, value: bytes | None, headers: list[tuple[str, bytes]] | None = None) -> Task:
         """Raises Unreadable; errors of `learn` (the API away) pass through."""
-        schema = self._schema_of(value or b"", headers)
-        data = io.BytesIO(value or b"")
-        data.seek(5)
         try:
-            record: Any = fastavro.schemaless_reader(data, schema, None)
+            record = self._record(value, headers)
             arguments = record["arguments"]["json"]
             return Task(
                 record["flow_id"],
@@ -99,11 +116,36 @@ class Wire:
                 arguments if isinstance(arguments, bytes) else None,
                 record["time"],
                 record["trace"],
+                record.get("deadline", 0),
+                record.get("heartbeat", 0),
+                record.get("reply", True),
             )
+        except (KeyError, TypeError) as problem:
+            raise Unreadable(f"Expected a task but found another record ({problem})") from None
+
+    def read_cancellation(
+        self, value: bytes | None, headers: list[tuple[str, bytes]] | None = None
+    ) -> Cancellation:
+        """Raises as `read_task`."""
+        try:
+            record = self._record(value, headers)
+            return Cancellation(**{name: record[name] for name in Cancellation.__struct_fields__})
+        except (KeyError, TypeError) as problem:
+            raise Unreadable(f"Expected a cancellation but found another record ({problem})") from None
+
+    def _record(self, value: bytes | None, headers: list[tuple[str, bytes]] | None) -> dict[str, Any]:
+        schema = self._schema_of(value or b"", headers)
+        data = io.BytesIO(value or b"")
+        data.seek(5)
+        try:
+            record: Any = fastavro.schemaless_reader(data, schema, None)
         except Exception as problem:  # fastavro raises whatever it stumbles over
             raise Unreadable(
-                f"Expected a task but its bytes do not decode: {type(problem).__name__}"
+                f"Expected a record of this contract but its bytes do not decode: {type(problem).__name__}"
             ) from None
+        if not isinstance(record, dict):
+            raise Unreadable(f"Expected a record but found {type(record).__name__}")
+        return record
 
     def _schema_of(self, value: bytes, headers: list[tuple[str, bytes]] | None) -> Any:
         if len(value) < 5 or value[0] != 0:
@@ -128,7 +170,7 @@ class Wire:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def write_outcome(self, task: Task, outcome: Outcome, actor: str) -> Written:
+    def write_outcome(self, task: Task, outcome: bytes | Failure, actor: str) -> Written:
         """CompleteTask or FailTask. The command id is derived, so that a task performed twice reports once."""
         place: dict[str, Any] = {"task": task.task, "run": task.run, "attempt": task.attempt}
         attempt = f"{task.flow_id}{task.task}#{task.run}.{task.attempt}"
@@ -141,10 +183,22 @@ class Wire:
                 "detail": outcome.detail,
                 "instance": task.task,
             }
+            place["incident"] = outcome.incident
         else:
             name, suffix = self._completed, "completed"
             place["output"] = {"json": outcome}
         return self._write(f"{attempt}:{suffix}", task.flow_id, actor, task.trace, (name, place))
+
+    def write_heartbeat(self, task: Task, progress: bytes | None, actor: str) -> Written:
+        """HeartbeatTask. Each is a command of its own: the id holds the time."""
+        body = {
+            "task": task.task,
+            "run": task.run,
+            "attempt": task.attempt,
+            "progress": None if progress is None else (self._payload, {"json": progress}),
+        }
+        command_id = f"{task.flow_id}{task.task}#{task.run}.{task.attempt}:alive-{time.time_ns() // 1000}"
+        return self._write(command_id, task.flow_id, actor, task.trace, (self._alive, body))
 
     def _write(
         self, command_id: str, flow_id: str, actor: str, trace: str | None, body: tuple[str, dict[str, Any]]

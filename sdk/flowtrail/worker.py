@@ -15,6 +15,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -50,7 +51,8 @@ class Worker:
     `url` and `api_key` default to FLOWTRAIL_API_URL and FLOWTRAIL_API_KEY. `concurrency` is how many tasks run at once.
     `instance` is a name that survives restarts and is used by one process at a time: with it a restarted worker gets
     its partitions back at once instead of after 10 s (static membership); without it every process is a new member.
-    `grace` is how many seconds running tasks get when the worker is stopped.
+    `grace` is how many seconds running tasks get when the worker is stopped. A task during which `max_deliveries`
+    processes died is answered as an incident instead of being begun once more (0: is begun every time).
     """
 
     def __init__(
@@ -63,9 +65,12 @@ class Worker:
         instance: str | None = None,
         grace: float = 30.0,
         metrics_port: int = 0,
+        max_deliveries: int = 3,
     ) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", queue):
             raise InputError(f"Expected a queue's name of a-z, 0-9, '.', '_' and '-' but found {queue!r}")
+        if queue.endswith((".high", ".low")):
+            raise InputError(f"Expected a queue's name without a priority at its end but found {queue!r}")
         self.queue = queue
         self.url = url
         self.api_key = api_key
@@ -73,6 +78,7 @@ class Worker:
         self.instance = instance
         self.grace = grace
         self.metrics_port = metrics_port
+        self.max_deliveries = max_deliveries
         self.functions: dict[str, Function] = {}
         self._stop = threading.Event()
 
@@ -107,9 +113,10 @@ class Worker:
             found = self._patiently(lambda: self._find(api))
             if found is None:
                 return
-            wire, topic = found
-            if self._patiently(lambda: see_topic(wire.kafka, topic)) is None:
-                return
+            wire, topics = found
+            for topic in topics:
+                if self._patiently(partial(see_topic, wire.kafka, topic)) is None:
+                    return
             actor = self.instance or f"{socket.gethostname()}-{os.getpid()}"
             log.info(
                 "worker %s performs %s of queue %s, %d at once",
@@ -118,17 +125,20 @@ class Worker:
             Session(
                 wire,
                 self.queue,
-                topic,
+                topics,
                 self.functions,
                 concurrency=self.concurrency,
                 instance=self.instance,
                 actor=actor,
                 stop=self._stop,
+                max_deliveries=self.max_deliveries,
             ).serve(self.grace)
 
     def _check(self) -> None:
         if not isinstance(self.concurrency, int) or not 1 <= self.concurrency <= 1000:
             raise InputError(f"Expected a concurrency from 1 to 1000 but found {self.concurrency!r}")
+        if not isinstance(self.max_deliveries, int) or self.max_deliveries < 0:
+            raise InputError(f"Expected max_deliveries of 0 or more but found {self.max_deliveries!r}")
         if self.grace < 0:
             raise InputError(f"Expected a grace of 0 seconds or more but found {self.grace!r}")
         if not self.functions:
@@ -138,11 +148,12 @@ class Worker:
                 f"Expected an instance of letters, digits, '.', '_', '-' but found {self.instance!r}"
             )
 
-    def _find(self, api: Api) -> tuple[Wire, str]:
-        """The contract, and the queue's topic, made if it is missing."""
+    def _find(self, api: Api) -> tuple[Wire, list[str]]:
+        """The contract, and the queue's topics (high, normal, low), made if they are missing."""
         bootstrap = api.json("GET", "/registry/bootstrap")
         answer = api.json("POST", f"/queues/{quote(self.queue, safe='')}", idempotent=True)
-        return Wire(bootstrap, learn=lambda number: _schema_text(api, number)), str(answer["topic"])
+        topics = [str(topic) for topic in answer.get("topics") or [answer["topic"]]]
+        return Wire(bootstrap, learn=lambda number: _schema_text(api, number)), topics
 
     def _patiently(self, step: Callable[[], R]) -> R | None:
         """`step`'s answer; tries again while a server is away. None when stopped meanwhile."""

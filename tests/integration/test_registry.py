@@ -154,10 +154,10 @@ def test_the_registry_client_finds_what_it_asks_for(
     assert f"{installed.prefix}events-value" in subjects
     for schema in released():
         assert client.get_schema(schema.id).schema_str == schema.text
-        latest = client.get_latest_version(schema.name)
-        assert (latest.schema_id, latest.version) == (schema.id, schema.version)
-        assert client.get_version(schema.name, 1).schema_id == schema.id
-        assert client.get_versions(schema.name) == [1]
+        latest, last = client.get_latest_version(schema.name), newest(schema.kind)
+        assert (latest.schema_id, latest.version) == (last.id, last.version)
+        assert client.get_version(schema.name, schema.version).schema_id == schema.id
+        assert client.get_versions(schema.name) == list(range(1, last.version + 1))
         assert client.lookup_schema(schema.name, Schema(schema.text, "AVRO")).schema_id == schema.id
     assert client.get_compatibility() == "BACKWARD_TRANSITIVE"
     with pytest.raises(SchemaRegistryError) as refused:

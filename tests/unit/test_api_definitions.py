@@ -64,7 +64,7 @@ def test_every_problem_is_listed_with_its_place(api: Desk) -> None:
     assert len(places) == 2
     assert all(set(place) == {"message", "pointer", "line", "column"} for place in places)
     assert places[0]["line"] == 2
-    assert "not supported yet" in places[1]["message"]
+    assert "Expected a list of tasks but found an empty list" in places[1]["message"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from flowtrail import ApiError, Client, InputError, Unreachable, WaitTimeout
+from flowtrail import ApiError, Client, InputError, TaskError, Unreachable, WaitTimeout
 from flowtrail.transport import Api
 
 Answer = httpx2.Response | Exception
@@ -206,3 +206,78 @@ def test_url_and_key_default_to_the_environment(monkeypatch: pytest.MonkeyPatch)
         made.get("x")
     assert str(script.requests[0].url) == "http://elsewhere:1/flows/x"
     assert script.requests[0].headers["Authorization"] == "Bearer k.s"
+
+
+# -- tasks, approvals, events ---------------------------------------------------------------------------------------
+
+DONE = {"flow_id": "f1", "task": "/do/0/x", "run": 1, "attempt": 1, "decided": True}
+
+
+def test_tasks_are_completed_and_failed_by_their_token() -> None:
+    script = Script(ok(DONE))
+    made = client(script)
+    assert made.complete("t0k", {"n": 1}) == DONE
+    made.fail("t0k", TaskError("urn:x", 402, "Declined"), incident=True)
+    made.fail("t0k", "no reason", wait=False)
+    made.heartbeat("t0k", 0.5)
+    made.answer("t0k", {"approved": True})
+    sent = [(request.url.path, request.url.query, json.loads(request.content)) for request in script.requests]
+    assert sent == [
+        ("/tasks/t0k/complete", b"wait=decided", {"output": {"n": 1}}),
+        (
+            "/tasks/t0k/fail",
+            b"wait=decided",
+            {
+                "error": {"type": "urn:x", "status": 402, "title": "Declined", "detail": None},
+                "incident": True,
+            },
+        ),
+        ("/tasks/t0k/fail", b"", {"error": {"detail": "no reason"}, "incident": False}),
+        ("/tasks/t0k/heartbeat", b"", {"progress": 0.5}),
+        ("/approvals/t0k", b"", {"answer": {"approved": True}}),
+    ]
+    assert len({request.headers["Idempotency-Key"] for request in script.requests}) == 5
+    with pytest.raises(InputError, match="Expected a task's token"):
+        made.complete("")
+
+
+def test_a_completion_the_engine_refuses_is_an_error() -> None:
+    script = Script(httpx2.Response(409, json={"title": "In conflict", "detail": "Expected an active task"}))
+    with pytest.raises(ApiError, match="Expected an active task") as refused:
+        client(script).complete("t0k")
+    assert (refused.value.status, refused.value.exit_code) == (409, 2)
+
+
+def test_flows_are_suspended_resumed_and_cancelled_with_compensation() -> None:
+    script = Script(ok(STARTED, 202))
+    flow = client(script).start("a/b")
+    flow.suspend("holiday")
+    flow.resume()
+    flow.cancel("no", compensate=True)
+    flow.cancel("no")
+    sent = [(request.url.path, json.loads(request.content)) for request in script.requests[1:]]
+    assert sent == [
+        ("/flows/f1/suspend", {"reason": "holiday"}),
+        ("/flows/f1/resume", {"reason": None}),
+        ("/flows/f1/cancel", {"reason": "no", "compensate": True}),
+        ("/flows/f1/cancel", {"reason": "no"}),
+    ]
+
+
+def test_events_are_published_as_a_batch_and_completed() -> None:
+    script = Script(ok({"events": []}, 202))
+    made = client(script)
+    made.publish_event("paid", {"n": 1}, source="/shop", id="e1", subject="o17", time=None)
+    made.publish_events([{"source": "/shop", "type": "paid"}] * 2)
+    (first,), second = (json.loads(request.content) for request in script.requests)
+    assert first == {
+        "specversion": "1.0", "id": "e1", "source": "/shop", "type": "paid", "subject": "o17", "data": {"n": 1},
+    }  # fmt: skip
+    assert len({event["id"] for event in second}) == 2
+    assert script.requests[0].headers["Content-Type"] == "application/cloudevents-batch+json"
+
+
+def test_approvals_come_page_by_page() -> None:
+    script = Script(ok({"approvals": [{"token": "a"}], "next": "c"}), ok({"approvals": [], "next": None}))
+    assert [one["token"] for one in client(script).approvals(definition="a/b")] == ["a"]
+    assert script.requests[1].url.params["cursor"] == "c"

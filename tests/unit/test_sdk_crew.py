@@ -13,10 +13,13 @@ from flowtrail.crew import Crew
 
 
 class Job:
-    def __init__(self, do: Callable[[], Any], is_async: bool = False, dropped: bool = False) -> None:
+    def __init__(
+        self, do: Callable[[], Any], is_async: bool = False, dropped: bool = False, rank: int = 1
+    ) -> None:
         self.do = do
         self.is_async = is_async
         self.dropped = dropped
+        self.rank = rank
 
 
 def sync(job: Job) -> None:
@@ -142,3 +145,21 @@ def test_a_worker_stopped_while_the_api_is_away_ends(caplog: pytest.LogCaptureFi
     thread.join(10)
     assert not thread.is_alive()
     assert "Expected the API at http://127.0.0.1:9 to answer but" in caplog.text
+
+
+def test_higher_ranks_go_first_and_lower_ones_get_a_small_share() -> None:
+    team = crew(1)
+    release, order = threading.Event(), []
+
+    def note(rank: int) -> Callable[[], None]:
+        return lambda: order.append(rank)
+
+    team.submit([Job(lambda: release.wait(10))])
+    team.submit([Job(note(rank), rank=rank) for rank in (2, 1, 0) for _ in range(100)])
+    release.set()
+    assert team.wait(10)
+    assert len(order) == 300
+    assert sum(rank == 0 for rank in order[:100]) >= 85
+    assert set(order[:20]) == {0, 1, 2}
+    assert order[-20:] == [2] * 20
+    team.close()

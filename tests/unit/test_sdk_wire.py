@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from flowtrail.errors import FlowtrailError
 from flowtrail.functions import Failure
-from flowtrail.wire import SCHEMA_HEADER, Unreadable, Wire
+from flowtrail.wire import SCHEMA_HEADER, Cancellation, Unreadable, Wire
 
 from schemas import messages as m
-from schemas.codec import decode_command, encode_command, encode_task
+from schemas.codec import decode_command, encode_cancellation, encode_command, encode_task
 from schemas.registry import newest, released
 from tests.sdk_api import bootstrap
 
@@ -84,6 +84,44 @@ def test_an_outcome_is_byte_for_byte_the_command_the_server_would_write(
     headers = dict(written.headers)
     assert headers[SCHEMA_HEADER] == newest("command").fingerprint
     assert headers.get("traceparent") == (None if trace is None else trace.encode())
+
+
+def test_an_incident_is_marked() -> None:
+    codec = wire()
+    written = codec.write_outcome(
+        codec.read_task(encode_task(TASK)), Failure("urn:x", 500, "E", incident=True), "w1"
+    )
+    body = decode_command(written.value).body
+    assert isinstance(body, m.FailTask)
+    assert body.incident
+
+
+def test_what_a_task_says_of_time_and_reply_is_read() -> None:
+    given = msgspec.structs.replace(TASK, deadline=5, heartbeat=3_000_000, priority="high", reply=False)
+    task = wire().read_task(encode_task(given))
+    assert (task.deadline, task.heartbeat, task.reply) == (5, 3_000_000, False)
+    plain = wire().read_task(encode_task(TASK))
+    assert (plain.deadline, plain.heartbeat, plain.reply) == (0, 0, True)
+
+
+@pytest.mark.parametrize("progress", [None, b'{"done":0.5}'])
+def test_a_heartbeat_is_byte_for_byte_the_command_the_server_would_write(progress: bytes | None) -> None:
+    codec = wire()
+    written = codec.write_heartbeat(codec.read_task(encode_task(TASK)), progress, "w1")
+    command = decode_command(written.value, newest("command").fingerprint)
+    assert encode_command(command) == written.value
+    assert command.body == m.HeartbeatTask("/do/0/charge", 2, 3, progress)
+    assert command.command_id.startswith("flow-1/do/0/charge#2.3:alive-")
+
+
+def test_a_cancellation_is_read_by_its_fingerprint_or_its_id() -> None:
+    value = encode_cancellation(m.Cancellation("f", "/do/0/x", 2, 3, "q", 1))
+    for headers in ([(SCHEMA_HEADER, newest("cancellation").fingerprint)], None):
+        assert wire().read_cancellation(value, headers) == Cancellation("f", "/do/0/x", 2, 3, "q")
+    with pytest.raises(Unreadable, match="Expected a task but found another record"):
+        wire().read_task(value)
+    with pytest.raises(Unreadable, match="Expected a cancellation but found another record"):
+        wire().read_cancellation(encode_task(TASK))
 
 
 @pytest.mark.parametrize(
