@@ -348,7 +348,9 @@ def decode_cloudevent(value: bytes, fingerprint: bytes | None = None) -> m.Cloud
     return m.CloudEvent(**_read(value, fingerprint, ("cloudevent",))[1])
 
 
-def _active_in(record: dict[str, Any]) -> m.ActiveTask:
+def _active_in(record: dict[str, Any], flow_input: bytes) -> m.ActiveTask:
+    if record["raw_input"] is None:
+        record["raw_input"] = flow_input
     transformed = record["raw_input"] if record["input"] is None else record["input"]
     record["input"] = transformed
     record["data"] = transformed if record["data"] is None else record["data"]
@@ -365,7 +367,9 @@ def decode_snapshot(value: bytes, fingerprint: bytes | None = None) -> m.Snapsho
     name, record = _read(value, fingerprint, ("snapshot",))[1]["body"]
     match name.rsplit(".", 1)[1]:
         case "LiveFlow":
-            record["active"] = tuple(_active_in(task) for task in record["active"])
+            record["active"] = tuple(_active_in(task, record["input"]) for task in record["active"])
+            for name in ("data", "context"):
+                record[name] = record["input"] if record[name] is None else record[name]
             record["parent"] = _parent_in(record["parent"])
             record["ready"] = tuple(record["ready"])
             record["compensations"] = tuple(m.Compensation(**undo) for undo in record["compensations"])

@@ -223,16 +223,21 @@ def task(value: m.Task) -> bytes:
     )
 
 
-def _active(value: m.ActiveTask) -> bytes:
+def _unless(value: bytes, known: bytes) -> bytes:
+    """Absent when it is what is known already."""
+    return _ABSENT if value == known else _PRESENT + data(value)
+
+
+def _active(value: m.ActiveTask, flow_input: bytes) -> bytes:
     return b"".join(
         (
             text(value.task),
             long(value.run),
             long(value.attempt),
             _varint(value.started_at),
-            data(value.raw_input),
-            _ABSENT if value.input == value.raw_input else _PRESENT + data(value.input),
-            _ABSENT if value.data == value.input else _PRESENT + data(value.data),
+            _unless(value.raw_input, flow_input),
+            _unless(value.input, value.raw_input),
+            _unless(value.data, value.input),
             time(value.due),
             text(value.purpose),
             time(value.deadline),
@@ -274,9 +279,9 @@ def _live(value: m.LiveFlow) -> bytes:
             _varint(value.started_at),
             _varint(value.updated_at),
             data(value.input),
-            data(value.data),
-            data(value.context),
-            _items([_active(active) for active in value.active]),
+            _unless(value.data, value.input),
+            _unless(value.context, value.input),
+            _items([_active(active, value.input) for active in value.active]),
             _items([text(name) + long(count) for name, count in value.runs.items()]),
             maybe_parent(value.parent),
             time(value.deadline),

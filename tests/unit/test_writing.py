@@ -43,6 +43,11 @@ def plain(value: Any, field: str = "", owner: type | None = None) -> Any:
         return [plain(item) for item in value]
     if hasattr(value, "__struct_fields__"):
         record = {name: plain(getattr(value, name), name, type(value)) for name in value.__struct_fields__}
+        if isinstance(value, m.LiveFlow):
+            for name in ("data", "context"):
+                record[name] = None if record[name] == value.input else record[name]
+            for active in record["active"]:
+                active["raw_input"] = None if active["raw_input"] == value.input else active["raw_input"]
         if isinstance(value, m.ActiveTask):
             record["input"] = None if value.input == value.raw_input else value.input
             record["data"] = None if value.data == value.input else value.data
