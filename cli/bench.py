@@ -71,3 +71,15 @@ def timers(
     from bench.timers import run
 
     print(json.dumps(run(count)))
+
+
+@app.command()
+def steps(
+    flows: Annotated[int, typer.Option(min=1, help="flows to run")] = 5000,
+    tasks: Annotated[int, typer.Option(min=1, max=500, help="set and switch tasks a flow")] = 20,
+    curve: Annotated[bool, typer.Option(help="instead: bytes a step as more items are finished")] = False,
+) -> None:
+    """Tasks a second that need no worker, on one engine; or (--curve) what a step costs in long loops and wide forks."""
+    from bench import steps as measured
+
+    print(json.dumps(measured.curve(10_000, 1000) if curve else measured.run(flows, tasks)))
