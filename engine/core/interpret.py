@@ -82,7 +82,7 @@ class Interpreter:
         while self.agenda and isinstance(rec.state, m.LiveFlow):
             yields = rec.state.engine_version != _WITHOUT_YIELD
             if yields and performed == STEPS_OF_DECISION:
-                rec.emit(m.FlowYielded(tuple(self.agenda)))
+                rec.emit(m.FlowYielded((*rec.state.ready, *self.agenda)))
                 return
             performed += 1
             task = self.definition.tasks[self.agenda.popleft()]

@@ -220,6 +220,10 @@ def cancel_within(it: Interpreter, pointer: str) -> None:
     kept = [task for task in it.agenda if not task.startswith(prefix)]
     it.agenda.clear()
     it.agenda.extend(kept)
+    ready = it.recording.live.ready
+    if any(task.startswith(prefix) for task in ready):
+        left = tuple([task for task in ready if not task.startswith(prefix)])
+        it.recording.emit(m.FlowYielded(left))
 
 
 def cancel_all(it: Interpreter) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from engine.core import catching, durable, scopes, starting
+from engine.core import catching, durable, limiting, scopes, starting
 from engine.core.faults import TIMEOUT, Fault
 from engine.core.folding import active_of
 from engine.dsl.model import Call, Task, Try
@@ -108,6 +108,8 @@ def _silent(it: Interpreter, task: Call, active: m.ActiveTask) -> None:
     scopes.silence(it, active)
     if active.attempt < task.attempts:
         it.recording.emit(m.TaskRetried(error), task.pointer, active.run, active.attempt + 1)
+        if task.limits:
+            limiting.release(it, task, active)
         _again(it, task)
     else:
         give_up(it, task, active, error)
@@ -117,6 +119,8 @@ def give_up(it: Interpreter, task: Call, active: m.ActiveTask, error: m.Error) -
     """The task stays, for another attempt when a person resumes the flow."""
     rec = it.recording
     rec.emit(m.TaskRetried(error), task.pointer, active.run, active.attempt + 1)
+    if task.limits:
+        limiting.release(it, task, active)
     rec.emit(m.FlowSuspended(error.detail or error.title or error.type, b""))
 
 

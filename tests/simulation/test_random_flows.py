@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from engine.core import interpret
 from engine.core.evolve import digest, evolve
 from engine.core.timers import next_due
 from engine.dsl.compile import compile_definition
@@ -228,9 +229,25 @@ class RandomFlows(RuleBasedStateMachine):
             world.wake(next(run for run in world.living if next_due(run.state)))
 
 
+class RandomYieldingFlows(RandomFlows):
+    """The same, in decisions so short that nearly every one yields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps = interpret.STEPS_OF_DECISION
+        interpret.STEPS_OF_DECISION = 2  # type: ignore[misc]
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            interpret.STEPS_OF_DECISION = self._steps  # type: ignore[misc]
+
+
 TestRandomFlows = RandomFlows.TestCase
-TestRandomFlows.settings = settings(
-    max_examples=300,
+TestRandomYieldingFlows = RandomYieldingFlows.TestCase
+TestRandomFlows.settings = TestRandomYieldingFlows.settings = settings(
+    max_examples=150,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
