@@ -10,6 +10,7 @@ them, a union has its branch's number before it, a record is its fields one afte
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from schemas import messages as m
@@ -40,6 +41,13 @@ def text(value: str) -> bytes:
     return (_SMALL[size] if size < 4096 else _varint(size)) + data
 
 
+known: Final = lru_cache(16_384)(text)
+"""The same for text that comes again and again: ids, pointers, queues."""
+
+moment: Final = lru_cache(4096)(_varint)
+"""A time: those of one decision are equal."""
+
+
 def data(value: bytes) -> bytes:
     size = len(value)
     return (_SMALL[size] if size < 4096 else _varint(size)) + value
@@ -47,6 +55,10 @@ def data(value: bytes) -> bytes:
 
 def maybe_text(value: str | None) -> bytes:
     return _ABSENT if value is None else _PRESENT + text(value)
+
+
+def maybe_known(value: str | None) -> bytes:
+    return _ABSENT if value is None else _PRESENT + known(value)
 
 
 def payload(value: m.Payload) -> bytes:
@@ -77,11 +89,20 @@ _KINDS: Final = {
 
 
 def actor(value: m.Actor) -> bytes:
-    return _KINDS[value.kind] + text(value.id)
+    return _KINDS[value.kind] + known(value.id)
+
+
+_last_cause: tuple[m.Cause | None, bytes] = (None, b"")
 
 
 def cause(value: m.Cause) -> bytes:
-    return text(value.command_id) + long(value.partition) + long(value.offset)
+    """All events of a decision have one cause: written once. Threads may swap the memory, never mix it."""
+    global _last_cause
+    before, written = _last_cause
+    if before is not value:
+        written = known(value.command_id) + long(value.partition) + long(value.offset)
+        _last_cause = (value, written)
+    return written
 
 
 _FALSE: Final = b"\0"
@@ -99,11 +120,11 @@ def maybe_data(value: bytes | None) -> bytes:
 def maybe_parent(value: m.Parent | None) -> bytes:
     if value is None:
         return _ABSENT
-    return _PRESENT + text(value.flow_id) + text(value.task) + long(value.run) + long(value.attempt)
+    return _PRESENT + known(value.flow_id) + known(value.task) + long(value.run) + long(value.attempt)
 
 
 def time(value: int) -> bytes:
-    return _ABSENT if not value else _varint(value)
+    return moment(value) if value else _ABSENT
 
 
 def _subscriptions(values: tuple[m.Subscription, ...]) -> bytes:
@@ -114,7 +135,7 @@ _BODY: Final[dict[type, Callable[[Any], bytes]]] = {
     m.FlowStarted: lambda b: (
         payload(b.input)
         + maybe_payload(b.transformed)
-        + text(b.engine_version)
+        + known(b.engine_version)
         + maybe_parent(b.parent)
         + time(b.deadline)
     ),
@@ -124,22 +145,22 @@ _BODY: Final[dict[type, Callable[[Any], bytes]]] = {
     m.FlowSuspended: lambda b: text(b.reason) + data(b.command),
     m.CommandParked: lambda b: data(b.command),
     m.TaskScheduled: lambda b: (
-        text(b.queue)
-        + text(b.function)
+        known(b.queue)
+        + known(b.function)
         + maybe_payload(b.input)
         + maybe_payload(b.arguments)
         + time(b.deadline)
         + time(b.due)
-        + text(b.priority)
+        + known(b.priority)
         + boolean(b.reply)
     ),
     m.TaskStarted: lambda b: (
         maybe_payload(b.input)
         + time(b.deadline)
         + time(b.due)
-        + text(b.purpose)
+        + known(b.purpose)
         + maybe_payload(b.items)
-        + text(b.kind)
+        + known(b.kind)
     ),
     m.TaskSkipped: lambda _: b"",
     m.TaskCompleted: lambda b: (
@@ -156,7 +177,7 @@ _BODY: Final[dict[type, Callable[[Any], bytes]]] = {
     m.TaskRetried: lambda b: error(b.error) + time(b.due) + time(b.deadline),
     m.TaskCaught: lambda b: error(b.error),
     m.TaskProgressed: lambda b: maybe_payload(b.progress) + time(b.due),
-    m.TimerFired: lambda b: text(b.purpose) + time(b.due) + time(b.next),
+    m.TimerFired: lambda b: known(b.purpose) + time(b.due) + time(b.next),
     m.SubflowStarted: lambda b: (
         text(b.child)
         + text(b.definition)
@@ -184,15 +205,15 @@ def event(value: m.Event) -> bytes:
     kind = type(body)
     return b"".join(
         (
-            text(value.flow_id),
+            known(value.flow_id),
             long(value.sequence),
             text(value.event_id),
-            _varint(value.time),
+            moment(value.time),
             actor(value.actor),
             cause(value.cause),
-            text(value.definition),
+            known(value.definition),
             data(value.definition_hash),
-            maybe_text(value.task),
+            maybe_known(value.task),
             long(value.run),
             long(value.attempt),
             maybe_text(value.trace),
@@ -206,18 +227,18 @@ def event(value: m.Event) -> bytes:
 def task(value: m.Task) -> bytes:
     return b"".join(
         (
-            text(value.flow_id),
-            text(value.definition),
-            text(value.task),
+            known(value.flow_id),
+            known(value.definition),
+            known(value.task),
             long(value.run),
             long(value.attempt),
-            text(value.function),
+            known(value.function),
             payload(value.arguments),
-            _varint(value.time),
+            moment(value.time),
             maybe_text(value.trace),
             time(value.deadline),
             time(value.heartbeat),
-            text(value.priority),
+            known(value.priority),
             boolean(value.reply),
         )
     )
@@ -231,27 +252,54 @@ def _unless(value: bytes, known: bytes) -> bytes:
 def _active(value: m.ActiveTask, flow_input: bytes) -> bytes:
     return b"".join(
         (
-            text(value.task),
+            known(value.task),
             long(value.run),
             long(value.attempt),
-            _varint(value.started_at),
+            moment(value.started_at),
             _unless(value.raw_input, flow_input),
             _unless(value.input, value.raw_input),
             _unless(value.data, value.input),
+            _waits(value),
+        )
+    )
+
+
+def _waits(value: m.ActiveTask) -> bytes:
+    """The rest of an active task: of a plain call only its queue is not at its default."""
+    if not (
+        value.due
+        or value.deadline
+        or value.index >= 0
+        or value.items is not None
+        or value.results
+        or value.error is not None
+        or value.purpose
+        or value.child
+        or value.subscriptions
+        or value.keys is not None
+        or value.retrying_since
+    ):
+        return _BEFORE_QUEUE + known(value.queue) + _AFTER_QUEUE
+    return b"".join(
+        (
             time(value.due),
-            text(value.purpose),
+            known(value.purpose),
             time(value.deadline),
             long(value.index) if value.index >= 0 else _varint(value.index),
             maybe_data(value.items),
             _items([text(result.key) + data(result.value) for result in value.results]),
             maybe_data(value.error),
-            text(value.child),
-            text(value.queue),
+            known(value.child),
+            known(value.queue),
             _subscriptions(value.subscriptions),
             maybe_data(value.keys),
             time(value.retrying_since),
         )
     )
+
+
+_BEFORE_QUEUE: Final = _ABSENT + _ABSENT + _ABSENT + _varint(-1) + _ABSENT * 4
+_AFTER_QUEUE: Final = _ABSENT * 3
 
 
 def _items(items: list[bytes]) -> bytes:
@@ -262,34 +310,34 @@ def _items(items: list[bytes]) -> bytes:
 
 
 def _compensation(value: m.Compensation) -> bytes:
-    return text(value.task) + long(value.run) + data(value.input) + data(value.output)
+    return known(value.task) + long(value.run) + data(value.input) + data(value.output)
 
 
 def _live(value: m.LiveFlow) -> bytes:
     return b"".join(
         (
-            text(value.flow_id),
-            text(value.definition),
+            known(value.flow_id),
+            known(value.definition),
             data(value.definition_hash),
-            text(value.engine_version),
-            text(value.start_command_id),
-            text(value.status),
+            known(value.engine_version),
+            known(value.start_command_id),
+            known(value.status),
             long(value.sequence),
             data(value.head),
-            _varint(value.started_at),
-            _varint(value.updated_at),
+            moment(value.started_at),
+            moment(value.updated_at),
             data(value.input),
             _unless(value.data, value.input),
             _unless(value.context, value.input),
             _items([_active(active, value.input) for active in value.active]),
-            _items([text(name) + long(count) for name, count in value.runs.items()]),
+            _items([known(task) + long(count) for task, count in value.runs.items()]),
             maybe_parent(value.parent),
             time(value.deadline),
-            _items([text(task) for task in value.ready]),
+            _items([text(task) for task in value.ready]) if value.ready else _ABSENT,
             long(value.steps),
-            _items([_compensation(undo) for undo in value.compensations]),
+            _items([_compensation(undo) for undo in value.compensations]) if value.compensations else _ABSENT,
             maybe_data(value.fate),
-            _items([data(command) for command in value.parked]),
+            _items([data(command) for command in value.parked]) if value.parked else _ABSENT,
         )
     )
 
@@ -297,12 +345,12 @@ def _live(value: m.LiveFlow) -> bytes:
 def _ended(value: m.EndedFlow) -> bytes:
     return b"".join(
         (
-            text(value.flow_id),
-            text(value.definition),
-            text(value.start_command_id),
-            text(value.status),
+            known(value.flow_id),
+            known(value.definition),
+            known(value.start_command_id),
+            known(value.status),
             long(value.sequence),
-            _varint(value.ended_at),
+            moment(value.ended_at),
         )
     )
 
@@ -313,5 +361,5 @@ def snapshot(value: m.Snapshot) -> bytes:
     if isinstance(value, m.EndedFlow):
         return _SMALL[1] + _ended(value)
     if isinstance(value, m.Entity):
-        return _SMALL[3] + text(value.key) + data(value.state) + time(value.due)
-    return _SMALL[2] + long(value.offset) + _varint(value.time)
+        return _SMALL[3] + known(value.key) + data(value.state) + time(value.due)
+    return _SMALL[2] + long(value.offset) + moment(value.time)

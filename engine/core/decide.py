@@ -129,6 +129,8 @@ def _decided(
         return _without_definition(recording, body)
     it = Interpreter(definition, recording)
     match body:
+        case m.CompleteTask():  # nearly all commands are one
+            _complete(it, _active(definition, live, body), body)
         case m.ResumeFlow():
             if live.status != "suspended":
                 raise _Refused(

@@ -254,7 +254,10 @@ def _completed(state: m.LiveFlow, event: m.Event, body: m.TaskCompleted) -> Chan
         output = inline(body.result)
     else:
         output = scope_data(state, task) if own is None else collected(own)
-    changes = _left(state, task, own, event.run, output, body.branch)
+    if own is not None and len(state.active) == 1 and state.fate is None:  # nothing around it: the usual call
+        changes: Changes = {"active": (), "data": output}
+    else:
+        changes = _left(state, task, own, event.run, output, body.branch)
     changes["steps"] = state.steps + 1 if event.actor.kind == "engine" else 0
     if body.context is not None:
         changes["context"] = inline(body.context)

@@ -180,7 +180,7 @@ class Interpreter:
             compensable=task.compensate is not None,
         )
         rec.emit(completed, task.pointer, run, attempt)
-        if own is not None:
+        if own is not None and (own.queue or own.subscriptions):
             scopes.release(self, own, over=True)
         self.follow(task, task.then if directive is None else directive, output)
 

@@ -241,9 +241,9 @@ def cancel(it: Interpreter, active: m.ActiveTask) -> None:
 def release(it: Interpreter, active: m.ActiveTask, *, over: bool) -> None:
     """Tells those who work for the run that it has ended: `over` when they said so themselves."""
     rec = it.recording
-    task = it.definition.tasks[active.task]
-    if active.queue and isinstance(task, Call):
-        if task.limits:
+    if active.queue:
+        task = it.definition.tasks[active.task]
+        if isinstance(task, Call) and task.limits:
             limiting.release(it, task, active)
         if not over:
             silence(it, active)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.core import consuming, durable, limiting, scopes
@@ -45,41 +46,8 @@ _ATTRIBUTES: Final = ("id", "source", "type", "subject", "time", "datacontenttyp
 
 def start(it: Interpreter, task: Task, raw: bytes, data: bytes) -> None:
     """Performs `task`, whose condition held, on its transformed input `data`. May raise Fault."""
-    rec = it.recording
-    run = rec.live.runs.get(task.pointer, 0) + 1
-    match task:
-        case Set():
-            arguments = it.arguments.of(task.value.reads, task, raw=raw, data=data)
-            output = it.bytes_of(task.value, rec.value(data), arguments, "set")
-            it.complete(task, run, 1, raw, data, output)
-        case Switch():
-            branch, directive = _choose(it, task, raw, data)
-            it.complete(task, run, 1, raw, data, data, branch=branch, directive=directive)
-        case Raise():
-            raise _raised(it, task, raw, data)
-        case Emit():
-            _emit(it, task, run, raw, data)
-        case Decide():
-            _decide(it, task, run, raw, data)
-        case Do() | For() | Fork() | Try() | Extended():
-            scopes.enter(it, task, run, raw, data)
-        case Wait():
-            _wait(it, task, run, raw, data)
-        case Call():
-            _call(it, task, run, raw, data)
-        case Approval():
-            arguments = it.arguments.of(task.request.reads, task, raw=raw, data=data)
-            request = it.bytes_of(task.request, rec.value(data), arguments, "with")
-            scheduled = m.TaskScheduled(
-                "", "approval", _changed(raw, data), request, it.deadline(task, raw, data)
-            )
-            rec.emit(scheduled, task.pointer, run, 1)
-        case Subflow():
-            _subflow(it, task, run, raw, data)
-        case Listen():
-            consuming.listen(it, task, run, raw, data)
-        case _:
-            raise AssertionError(f"Expected a known task but found {task.kind}")
+    run = it.recording.live.runs.get(task.pointer, 0) + 1
+    _STARTS[type(task)](it, task, run, raw, data)
 
 
 def _changed(raw: bytes, data: bytes) -> bytes | None:
@@ -290,3 +258,42 @@ def _child_id(flow_id: str, sequence: int) -> str:
     """The flow id of a sub-flow: its parent's and the number of the event that starts it."""
     child = f"{flow_id}.{sequence}"
     return child if len(child) <= _FLOW_ID_MAX else hashlib.sha256(child.encode()).hexdigest()[:40]
+
+
+def _set(it: Interpreter, task: Set, run: int, raw: bytes, data: bytes) -> None:
+    arguments = it.arguments.of(task.value.reads, task, raw=raw, data=data)
+    output = it.bytes_of(task.value, it.recording.value(data), arguments, "set")
+    it.complete(task, run, 1, raw, data, output)
+
+
+def _switch(it: Interpreter, task: Switch, run: int, raw: bytes, data: bytes) -> None:
+    branch, directive = _choose(it, task, raw, data)
+    it.complete(task, run, 1, raw, data, data, branch=branch, directive=directive)
+
+
+def _raise(it: Interpreter, task: Raise, _run: int, raw: bytes, data: bytes) -> None:
+    raise _raised(it, task, raw, data)
+
+
+def _ask(it: Interpreter, task: Approval, run: int, raw: bytes, data: bytes) -> None:
+    rec = it.recording
+    arguments = it.arguments.of(task.request.reads, task, raw=raw, data=data)
+    request = it.bytes_of(task.request, rec.value(data), arguments, "with")
+    deadline = it.deadline(task, raw, data)
+    scheduled = m.TaskScheduled("", "approval", _changed(raw, data), request, deadline)
+    rec.emit(scheduled, task.pointer, run, 1)
+
+
+_STARTS: Final[dict[type[Task], Callable[[Interpreter, Any, int, bytes, bytes], None]]] = {
+    Set: _set,
+    Switch: _switch,
+    Raise: _raise,
+    Emit: _emit,
+    Decide: _decide,
+    Wait: _wait,
+    Call: _call,
+    Approval: _ask,
+    Subflow: _subflow,
+    Listen: consuming.listen,
+    **dict.fromkeys((Do, For, Fork, Try, Extended), scopes.enter),
+}
