@@ -25,7 +25,9 @@ from projections.queries import LIMIT_MAX
 
 router: Final = APIRouter(tags=["flows"])
 
-Status = Literal["running", "suspended", "completed", "faulted", "cancelled", "unknown"]
+Status = Literal[
+    "running", "waiting", "suspended", "compensating", "completed", "faulted", "cancelled", "unknown"
+]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items of a page at the most")]
 Cursor = Annotated[str | None, Query(max_length=1000, description="`next` of the page before")]
 MinPosition = Annotated[
@@ -70,6 +72,10 @@ async def list_flows(
     name: Annotated[str | None, Query(max_length=100)] = None,
     version: Annotated[str | None, Query(max_length=100)] = None,
     id_prefix: Annotated[str | None, Query(max_length=128)] = None,
+    parent: Annotated[
+        str | None,
+        Query(max_length=300, description="Its sub-flows; ~schedule/namespace/name: what it started"),
+    ] = None,
     started_after: Annotated[datetime | None, Query(description="With a time zone, included")] = None,
     started_before: Annotated[datetime | None, Query(description="With a time zone, excluded")] = None,
     cursor: Cursor = None,
@@ -89,6 +95,7 @@ async def list_flows(
         name=name,
         version=version,
         id_prefix=id_prefix,
+        parent=parent,
         started_after=started_after,
         started_before=started_before,
         cursor=cursor,

@@ -1,18 +1,34 @@
 """Fills in what events leave out: a task's input or output that is "same as the data before".
 
 Pure. The rules are those of engine/core/folding.py (raw input = output of the task before in the same scope; a branch
-gets its fork's input; a retry and a catch begin with the try's input), walked over the tasks of one flow in the order of
-their events. Rows keep what the log says; this runs when they are read. What only an event holds (the events a listen
-consumed) stays None here: history has it.
+gets its fork's input; a retry and a catch begin with the try's input; a compensation gets what the task it undoes got
+and gave), walked over the tasks of one flow in the order of their events. Rows keep what the log says; this runs when
+they are read. JSON stays text all the way.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import Final
+
 import msgspec
+import orjson
+
+_BRANCHES: Final = "/fork/branches/"
+_COMPENSATE: Final = "/metadata/compensate"
+
+
+class Happening(msgspec.Struct):
+    """An event in the life of a listen, one of EventConsumed, TaskIterated, TaskIterationCompleted."""
+
+    sequence: int
+    kind: str
+    body: str
 
 
 class Step(msgspec.Struct):
-    """One attempt of a task run. `begun` and `ended` are sequence numbers; `begun` is None for a task performed within one event."""
+    """One attempt of a task run. `begun` and `ended` are sequence numbers; `begun` is None for a task performed within
+    one event. `happened` is what a listen went through."""
 
     task: str
     status: str
@@ -21,86 +37,155 @@ class Step(msgspec.Struct):
     input: str | None
     result: str | None
     output: str | None
-    kind: str | None = None
+    happened: list[Happening] = []
+
+
+class _Body(msgspec.Struct):
+    """What is read of the bodies of happenings. `read` "" marks an event that only ends the listening."""
+
+    event: msgspec.Raw = msgspec.Raw(b"null")
+    read: str = "data"
+    index: int = 0
+    output: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Scope(msgspec.Struct):
-    """What an active task holds: its input, the output of its last child, its branches' outputs."""
+    """What an active task holds: its input, the output of its last child, its branches' outputs or its events."""
 
     input: str | None
     data: str | None
-    listens: bool = False
     catching: bool = False
+    listens: bool = False
     branches: dict[int, str | None] = {}
+    events: list[str | None] = []
 
 
 def fill(data: str | None, steps: list[Step]) -> None:
     """Sets `input` of every step, and `output` of those completed or skipped, starting from the flow's `data`."""
-    moments = [(step.begun, 1, step) for step in steps if step.begun is not None]
-    moments += [
-        (step.ended, 0 if step.status == "retried" else 2, step) for step in steps if step.ended is not None
-    ]
-    scopes: dict[str, _Scope] = {}
-    again: dict[str, str | None] = {}  # inputs of attempts that were retried
-    top = data
-    for _, order, step in sorted(moments, key=lambda moment: moment[:2]):
-        around = _around(scopes, step.task)
-        before = _before(scopes, around, step.task, top)
-        if order != 1 and step.status == "retried":
-            if (gone := scopes.pop(step.task, None)) is not None:
-                again[step.task] = gone.input
-            continue
-        if step.begun is None or order == 1:
-            given = again.pop(step.task, before)
-            step.input = given if step.input is None else step.input
-        if order == 1:
-            scopes[step.task] = _Scope(step.input, step.input, step.kind == "listen")
-            continue
-        own = scopes.pop(step.task, None) if step.begun is not None else None
+    walk = _Walk(data, steps)
+    moments: list[tuple[int, int, Step, Happening | None]] = []
+    for step in steps:
+        if step.begun is not None:
+            moments.append((step.begun, 1, step, None))
+        if step.ended is not None:
+            # a retry ends one attempt and begins another by the same event
+            moments.append((step.ended, 0 if step.status == "retried" else 2, step, None))
+        moments += [(happening.sequence, 3, step, happening) for happening in step.happened]
+    for _, order, step, happening in sorted(moments, key=lambda moment: moment[:2]):
+        if happening is not None:
+            walk.happen(step, happening)
+        elif order == 1:
+            walk.begin(step)
+        else:
+            walk.end(step)
+
+
+class _Walk:
+    """The data of a flow and of its active tasks, event by event."""
+
+    def __init__(self, data: str | None, steps: list[Step]) -> None:
+        self._top = data
+        self._scopes: dict[str, _Scope] = {}
+        self._again: dict[str, str | None] = {}  # inputs of attempts that were retried
+        self._undone = {s.task.removesuffix(_COMPENSATE) for s in steps if s.task.endswith(_COMPENSATE)}
+        self._done: dict[str, list[str]] = defaultdict(list)
+
+    def begin(self, step: Step) -> None:
+        before = self._before(step.task)
+        self._enter(step, before)
+        self._scopes[step.task] = _Scope(step.input, step.input)
+
+    def end(self, step: Step) -> None:
+        own = None if step.begun is None else self._scopes.pop(step.task, None)
+        if step.status == "retried":
+            self._again[step.task] = step.input
+            return
+        before = self._before(step.task)
+        if step.begun is None:
+            self._enter(step, before)
         if step.status == "skipped":
             step.output = before
-        elif step.status == "completed" and step.output is None:
-            step.output = step.result if step.result is not None else _natural(own, before)
-        if step.status in ("completed", "skipped"):
-            top = _give(scopes, around, step, top)
+        elif step.status == "completed":
+            if step.output is None:
+                step.output = step.result if step.result is not None else _natural(own, before)
+            if step.task in self._undone:
+                self._done[step.task].append(f'{{"input":{step.input},"output":{step.output}}}')
+        scope, at = self._around(step.task)
+        if step.task.endswith(_COMPENSATE) and scope is None:
+            self._done[step.task.removesuffix(_COMPENSATE)][-1:] = []
+        elif step.status in ("completed", "skipped"):
+            self._give(step, scope, at)
 
+    def happen(self, step: Step, happening: Happening) -> None:
+        scope = self._scopes.get(step.task)
+        if scope is None:
+            return
+        scope.listens = True
+        body = msgspec.json.decode(happening.body, type=_Body)
+        if happening.kind == "EventConsumed":
+            if body.read:
+                scope.events.append(_read(bytes(body.event), body.read))
+        elif not 0 <= body.index < len(scope.events):
+            return  # rows that lack their first events
+        elif happening.kind == "TaskIterated":
+            scope.data = scope.events[body.index]
+        else:
+            scope.events[body.index] = bytes(body.output).decode() or scope.data
 
-def _around(scopes: dict[str, _Scope], task: str) -> str | None:
-    """The innermost active task around `task`."""
-    found = [other for other in scopes if task.startswith(other + "/")]
-    return max(found, key=len, default=None)
+    def _enter(self, step: Step, before: str | None) -> None:
+        given = self._again.pop(step.task, before)
+        step.input = given if step.input is None else step.input
 
+    def _around(self, task: str) -> tuple[_Scope | None, int]:
+        """The innermost active task around `task`, and the length of its pointer."""
+        at = task.rfind("/")
+        while at > 0:
+            if (scope := self._scopes.get(task[:at])) is not None:
+                return scope, at
+            at = task.rfind("/", 0, at)
+        return None, 0
 
-def _before(scopes: dict[str, _Scope], around: str | None, task: str, top: str | None) -> str | None:
-    if around is None:
-        return top
-    scope = scopes[around]
-    if task.startswith("/fork/", len(around)):
-        return scope.input
-    if task.startswith("/catch/", len(around)) and not scope.catching:
-        scope.catching, scope.data = True, scope.input
-    return scope.data
+    def _before(self, task: str) -> str | None:
+        """The raw input of `task`, were it performed now."""
+        scope, at = self._around(task)
+        if scope is None:
+            undone = self._done.get(task.removesuffix(_COMPENSATE)) if task.endswith(_COMPENSATE) else None
+            return undone[-1] if undone else self._top
+        if task.startswith(_BRANCHES, at):
+            return scope.input
+        if task.startswith("/catch/", at) and not scope.catching:
+            scope.catching, scope.data = True, scope.input
+        return scope.data
+
+    def _give(self, step: Step, scope: _Scope | None, at: int) -> None:
+        """The output of `step` becomes the data of the task around it, or of the flow."""
+        if scope is None:
+            self._top = step.output
+        elif step.task.startswith(_BRANCHES, at):
+            number = step.task[at + len(_BRANCHES) :].partition("/")[0]
+            scope.branches[int(number)] = step.output
+            scope.data = step.output if step.status == "completed" else scope.data
+        elif not step.task.startswith("/extensions/", at) and step.status == "completed":
+            scope.data = step.output
 
 
 def _natural(own: _Scope | None, before: str | None) -> str | None:
+    """The output of a task that said nothing of it."""
     if own is None:
         return before
-    if own.listens:
-        return None
-    if own.branches:
-        parts = [own.branches[number] for number in sorted(own.branches)]
-        return None if None in parts else "[" + ",".join(str(part) for part in parts) + "]"
-    return own.data
+    if not own.branches and not own.listens:
+        return own.data
+    parts = own.events if own.listens else [own.branches[number] for number in sorted(own.branches)]
+    known = [part for part in parts if part is not None]
+    return "[" + ",".join(known) + "]" if len(known) == len(parts) else None
 
 
-def _give(scopes: dict[str, _Scope], around: str | None, step: Step, top: str | None) -> str | None:
-    """The output becomes the data of the scope around it; gives the flow's own data afterwards."""
-    if around is None:
-        return step.output
-    scope, at = scopes[around], len(around)
-    if step.task.startswith("/fork/branches/", at):
-        number = int(step.task[at + len("/fork/branches/") :].split("/", 1)[0])
-        scope.branches = scope.branches | {number: step.output}
-    if not step.task.startswith("/extensions/", at):
-        scope.data = step.output
-    return top
+def _read(event: bytes, form: str) -> str:
+    """What a listen reads of a CloudEvent in JSON format."""
+    if form == "envelope":
+        return event.decode()
+    envelope = orjson.loads(event)
+    if "data_base64" in envelope:
+        return orjson.dumps(envelope["data_base64"]).decode()
+    data = orjson.dumps(envelope.get("data")).decode()
+    return data if form == "data" else orjson.dumps(data).decode()

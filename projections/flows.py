@@ -2,7 +2,8 @@
 
 `fold(row, logged)` folds one event into what a batch changes of one flow; None in a field means "as it was", so the
 row needs not be read before it is written. The merge (sql/queries/writes.sql) takes first facts (`started_at`,
-`input`, who started it) from the first row only, and refuses a row whose sequence is not ahead.
+`input`, who started it) from the first row only, and refuses a row whose sequence is not ahead. That a running flow
+waits follows from its tasks and is told when it is read (sql/queries/reads.sql).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from hashlib import sha256
 
 import msgspec
 
-from projections.copying import NULL, harmless, hexed, inline, json_field, moment, number, words
+from projections.copying import NULL, harmless, hexed, inline, json_field, later, moment, number, words
 from projections.logged import Logged, error_json
 from schemas import messages as m
 
@@ -80,11 +81,12 @@ def fold(row: FlowRow | None, logged: Logged) -> FlowRow:
         case m.FlowFaulted(error=error):
             row.status, row.ended_at, row.error = "faulted", event.time, error_json(error)
         case m.FlowCancelled(reason=reason):
-            row.status, row.ended_at, row.reason = "cancelled", event.time, reason
+            row.status, row.ended_at = "cancelled", event.time
+            row.reason = row.reason if reason is None else reason
         case m.FlowSuspended(reason=reason):
             row.status, row.reason = "suspended", reason
-        case m.FlowResumed():
-            row.status = "running"
+        case m.FlowResumed(reason=reason):
+            row.status, row.reason = "running", reason or ""
         case m.FlowCompensating():
             row.status = "compensating"
         case _:
@@ -103,8 +105,8 @@ def _definition(definition: str) -> str:
 def _origin(row: FlowRow) -> str:
     parent = row.parent
     if parent is None:
-        return f"{NULL}\t{NULL}\t{moment(row.deadline)}"
-    return f"{words(parent.flow_id)}\t{words(parent.task)}\t{moment(row.deadline)}"
+        return f"{NULL}\t{NULL}\t{later(row.deadline)}"
+    return f"{words(parent.flow_id)}\t{words(parent.task)}\t{later(row.deadline)}"
 
 
 def line(row: FlowRow) -> str:

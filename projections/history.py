@@ -1,7 +1,8 @@
 """The read model `history`: every event, appended and never changed. Pure.
 
 `body` is the event's body as a JSON object whose payloads are the very bytes of the log; bytes that are not JSON (a
-parked command) are base64.
+parked command) are base64. What a later version of the contract added is left out at its default, so that an event
+has one JSON, whichever version wrote it.
 """
 
 from __future__ import annotations
@@ -30,10 +31,15 @@ _PAYLOADS: Final = frozenset(
         "explanation",
     }
 )
-_JSON: Final = frozenset({"keys", "expected"})
+_ALWAYS: Final = frozenset({"engine_version"})
+"""Written at its default, too: the first version of the contract had it, and rows of that time say so."""
+_JSON: Final = frozenset({"keys"})
 """Bytes that are JSON without being payloads."""
 _FIELDS: Final[dict[type, tuple[tuple[str, bool, Any], ...]]] = {
-    body: tuple((f.name, f.name in _PAYLOADS, f.default) for f in msgspec.structs.fields(body))
+    body: tuple(
+        (f.name, f.name in _PAYLOADS, None if f.name in _ALWAYS else f.default)
+        for f in msgspec.structs.fields(body)
+    )
     for body in m.EVENT_BODIES
 }
 
@@ -51,8 +57,17 @@ def body_json(body: m.EventBody) -> bytes:
             value = _Raw(value)
         elif type(value) is m.Error:
             value = _Raw(error_json(value))
+        elif name == "subscriptions":
+            value = [_subscription(one) for one in value]
         members[name] = value
     return _encode(members)
+
+
+def _subscription(one: m.Subscription) -> dict[str, Any]:
+    shown: dict[str, Any] = {"filter": one.filter, "key": one.key}
+    if one.expected is not None:
+        shown["expected"] = _Raw(one.expected)
+    return shown
 
 
 def line(logged: Logged) -> str:

@@ -46,17 +46,23 @@ def list_flows(
     name: str | None = None,
     version: str | None = None,
     id_prefix: str | None = None,
+    parent: str | None = None,
     started_after: datetime | None = None,
     started_before: datetime | None = None,
     cursor: str | None = None,
     limit: int = 100,
 ) -> Ask[Page[views.FlowSummary]]:
-    """Newest first. `definition` is namespace/name or namespace/name@version; times are [after, before)."""
+    """Newest first. `definition` is namespace/name or namespace/name@version; times are [after, before).
+
+    `parent` is the flow whose sub-flows are asked for, or the schedule (~schedule/namespace/name) that starts flows.
+    """
     if definition is not None and "@" not in definition:
         namespace, name, definition = *split_definition(definition)[:2], None
     at, last = _read_cursor(cursor, (datetime, str)) if cursor is not None else (None, None)
     parameters = {
         "status": status,
+        "stored_status": "running" if status == "waiting" else status,
+        "parent": parent,
         "definition": definition,
         "namespace": namespace,
         "name": name,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from projections import views
-from projections.dataflow import Step, fill
+from projections.dataflow import Happening, Step, fill
 from schemas import messages as m
 
 Row = tuple[Any, ...]
@@ -73,13 +73,18 @@ def tasks(found: list[Row]) -> list[views.TaskView]:
             input=row[16],
             result=row[18],
             output=row[19],
-            kind=row[5],
+            happened=[_happening(text) for text in row[29] or ()],
         )
         for row in found
     ]
     fill(data, steps)
     paired = sorted(zip(found, steps, strict=True), key=lambda pair: pair[1].begun or pair[0][9])
     return [_task(row, step) for row, step in paired]
+
+
+def _happening(text: str) -> Happening:
+    sequence, kind, body = text.split(" ", 2)
+    return Happening(int(sequence), kind, body)
 
 
 def _task(row: Row, step: Step) -> views.TaskView:

@@ -72,7 +72,7 @@ def fold(row: TaskRow | None, logged: Logged, key: Key) -> TaskRow:
         case m.TaskCompleted() as body:
             row.result, row.output = _bytes(body.result), _bytes(body.output)
             if body.branch is not None:
-                row.kind, row.branch = "switch", body.branch
+                row.kind, row.branch = row.kind or "switch", body.branch
             _end(row, event, "completed")
         case m.TaskFaulted() as body:
             row.result, row.error = _bytes(body.result), error_json(body.error)

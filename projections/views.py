@@ -17,7 +17,10 @@ T = TypeVar("T")
 
 
 class FlowSummary(msgspec.Struct, kw_only=True):
-    """A flow without its payloads. `sequence` is the event the row is as of, `head` that event's SHA-256."""
+    """A flow without its payloads. `sequence` is the event the row is as of, `head` that event's SHA-256.
+
+    `status`: running, waiting (for events, times or people alone), suspended, compensating, completed, faulted, cancelled.
+    """
 
     id: str
     definition: str

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from engine.core.evolve import FlowState
 from engine.runtime.records import timestamp
 from projections import history
 from projections.copying import Unstorable
@@ -19,6 +20,7 @@ from replay.flow import Rebuilt
 from schemas import messages as m
 
 _CUT: Final = 2000
+_LAST_MOMENT: Final = 253_402_300_799_999_999  # the end of the year 9999
 
 
 def document(rebuilt: Rebuilt) -> dict[str, Any]:
@@ -38,13 +40,20 @@ def document(rebuilt: Rebuilt) -> dict[str, Any]:
         "started_at": timestamp(live.started_at),
         "updated_at": timestamp(last.time),
         "ended_at": timestamp(last.time) if ended else None,
+        "waits": _waits(state),
+        "parent": None if live.parent is None else _fields(live.parent),
+        "deadline": _moment(live.deadline),
         "active": [] if ended else [_active(task) for task in live.active],
+        "ready": [] if ended else list(live.ready),
+        "compensations": [{"task": undo.task, "run": undo.run} for undo in live.compensations],
+        "fate": None if live.fate is None else raw(live.fate),
+        "parked": 0 if ended else len(live.parked),
         "input": raw(live.input),
         "data": raw(live.data),
         "context": raw(live.context),
         "output": raw(_inline(body.output)) if isinstance(body, m.FlowCompleted) else None,
         "error": _error(body.error) if isinstance(body, m.FlowFaulted) else None,
-        "reason": body.reason if isinstance(body, m.FlowCancelled | m.FlowSuspended) else None,
+        "reason": _reason(rebuilt),
         "rejections": [_rejection(refused) for refused in rebuilt.rejections],
         "until": None if rebuilt.until is None else str(rebuilt.until),
         "read": {
@@ -59,6 +68,7 @@ def document(rebuilt: Rebuilt) -> dict[str, Any]:
 
 def lines(rebuilt: Rebuilt) -> Iterator[str]:
     shown = document(rebuilt)
+    live = rebuilt.live
     later = rebuilt.events_in_log - rebuilt.state.sequence
     facts = {
         "flow": shown["id"],
@@ -67,7 +77,12 @@ def lines(rebuilt: Rebuilt) -> Iterator[str]:
         "sequence": f"{shown['sequence']}" + (f" ({later} later events in the log)" if later else ""),
         "started": shown["started_at"],
         "as of": shown["updated_at"],
-        "active": ", ".join(f"{t['task']} (run {t['run']})" for t in shown["active"]) or "none",
+        "waits": "for events, times or people alone" if shown["waits"] else None,
+        "parent": None if live.parent is None else f"{live.parent.flow_id} {live.parent.task}",
+        "deadline": shown["deadline"],
+        "active": ", ".join(_named(task) for task in live.active) if shown["active"] else "none",
+        "ready": ", ".join(shown["ready"]) or None,
+        "parked": f"{shown['parked']} commands" if shown["parked"] else None,
         "input": _text(shown["input"]),
         "data": _text(shown["data"]),
         "context": _text(shown["context"]),
@@ -83,13 +98,13 @@ def lines(rebuilt: Rebuilt) -> Iterator[str]:
     for refused in shown["rejections"]:
         yield f"{'refused':<11} {refused['time']} {refused['command']}: {refused['reason']}"
     yield ""
-    yield f"{'#':>5} {'time':<27} {'event':<14} {'task':<32} {'run':>3} {'by':<16} why"
+    yield f"{'#':>5} {'time':<27} {'event':<22} {'task':<32} {'run':>3} {'by':<16} why"
     for event in shown["events"]:
         actor = event["actor"]
         who = f"{actor['kind']} {actor['id']}".strip()
         run = event["run"] or ""
         yield (
-            f"{event['sequence']:>5} {event['time']:<27} {event['kind']:<14} {event['task'] or '':<32} {run:>3} "
+            f"{event['sequence']:>5} {event['time']:<27} {event['kind']:<22} {event['task'] or '':<32} {run:>3} "
             f"{who:<16} {event['cause']['command_id']}"
         )
 
@@ -113,6 +128,19 @@ def _way(rebuilt: Rebuilt) -> str:
 
 
 def _active(task: m.ActiveTask) -> dict[str, Any]:
+    """What every task has, then what only some have."""
+    some = {
+        "due": _moment(task.due),
+        "due_for": task.purpose if task.due else None,
+        "deadline": _moment(task.deadline),
+        "iteration": task.index if task.index >= 0 else None,
+        "error": None if task.error is None else raw(task.error),
+        "child": task.child or None,
+        "queue": task.queue or None,
+        "filters": [s.filter for s in task.subscriptions] or None,
+        "keys": None if task.keys is None else raw(task.keys),
+        "results": [{"key": r.key, "value": raw(r.value)} for r in task.results] or None,
+    }
     return {
         "task": task.task,
         "run": task.run,
@@ -120,7 +148,45 @@ def _active(task: m.ActiveTask) -> dict[str, Any]:
         "started_at": timestamp(task.started_at),
         "input": raw(task.input),
         "data": raw(task.data),
-    }
+    } | {name: value for name, value in some.items() if value is not None}
+
+
+def _named(task: m.ActiveTask) -> str:
+    about = [f"run {task.run}"]
+    if task.attempt > 1:
+        about.append(f"attempt {task.attempt}")
+    if task.index >= 0:
+        about.append(f"iteration {task.index}")
+    if task.due:
+        about.append(f"{task.purpose} until {_moment(task.due)}")
+    if task.child:
+        about.append(f"flow {task.child}")
+    return f"{task.task} ({', '.join(about)})"
+
+
+def _waits(state: FlowState) -> bool:
+    """Whether a running flow waits for events, times and people, and no worker or other flow has a task of it."""
+    if not isinstance(state, m.LiveFlow) or state.status != "running" or state.ready or not state.active:
+        return False
+    return not any(task.queue or task.child for task in state.active)
+
+
+def _reason(rebuilt: Rebuilt) -> str | None:
+    """Why the flow is cancelled or suspended."""
+    if rebuilt.state.status not in ("cancelled", "suspended"):
+        return None
+    bodies = (logged.event.body for logged in reversed(rebuilt.logged))
+    said = next((b for b in bodies if isinstance(b, m.FlowCancelled | m.FlowSuspended)), None)
+    return None if said is None else said.reason
+
+
+def _moment(microseconds: int) -> str | None:
+    """When something is due; 0: never. A time no calendar can show is shown as the last one."""
+    return timestamp(min(microseconds, _LAST_MOMENT)) if microseconds else None
+
+
+def _fields(struct: m.Parent) -> dict[str, Any]:
+    return {name: getattr(struct, name) for name in struct.__struct_fields__}
 
 
 def _error(error: m.Error) -> dict[str, Any]:

@@ -104,7 +104,7 @@ COMMENT ON COLUMN flowtrail.tasks.output IS 'as the event has it; null: same as 
 COMMENT ON COLUMN flowtrail.tasks.due_at IS 'when its wait, its attempt, its retry or its heartbeat was last due; means something while it has not ended';
 COMMENT ON COLUMN flowtrail.tasks.iteration IS 'of a for or a foreach: the last one that began';
 COMMENT ON COLUMN flowtrail.tasks.child IS 'flow id of its sub-flow';
-CREATE INDEX tasks_approvals ON flowtrail.tasks (scheduled_at, flow_id, task) WHERE queue = '' AND ended_at IS NULL;
+CREATE INDEX tasks_approvals ON flowtrail.tasks (scheduled_at, flow_id, task) WHERE queue = '' AND function = 'approval';
 CREATE INDEX tasks_branch ON flowtrail.tasks (definition, task, branch) WHERE branch IS NOT NULL;
 
 CREATE TABLE flowtrail.history (

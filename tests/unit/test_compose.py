@@ -84,7 +84,7 @@ def test_prometheus_scrapes_every_process_on_its_metrics_port() -> None:
     for name, port in targets.items():
         environment = OURS[name]["environment"]
         assert port == environment.get("FLOWTRAIL_METRICS_PORT", environment.get("FLOWTRAIL_API_PORT"))
-    assert set(targets) == {"engine", "projections", "api"}
+    assert set(targets) == {"engine", "projections", "executor", "api"}
 
 
 def test_the_engine_can_be_scaled() -> None:

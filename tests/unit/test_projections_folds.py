@@ -10,6 +10,7 @@ import pytest
 from projections import flows, history, tasks
 from projections.copying import Unstorable
 from schemas import messages as m
+from tests.unit import whole_flows
 from tests.unit.projection_events import ALICE, START, WORKER, Trail
 
 
@@ -171,3 +172,77 @@ def test_rows_tell_what_a_task_waits_for_and_how_far_it_is() -> None:
     assert rows["/do/2/s", 1, 1].child == "f-1.4"
     assert rows["/do/3/l", 1, 1].iteration == 0
     assert (rows["/do/4/a", 1, 1].kind, rows["/do/4/a", 1, 1].queue) == ("approval", "")
+
+
+def test_an_approval_and_a_listen_wait_and_a_caught_error_stays() -> None:
+    rows = rows_of(
+        (m.TaskScheduled("", "approval", arguments=b"{}"), "/do/0/a", 1, 1),
+        (m.ListenStarted(None, START + 9, ()), "/do/1/l", 1, 1),
+        (m.TaskStarted(kind="try"), "/do/2/t", 1, 1),
+        (m.TaskCaught(m.Error("about:blank", 503)), "/do/2/t", 1, 1),
+        (m.DecisionMade("size", b"{}"), "/do/3/d", 1, 1),
+        (m.TaskCompleted(output=b"1"), "/do/3/d", 1, 1),
+        (m.EventEmitted(b"{}"), "/do/4/e", 1, 1),
+    )
+    assert [rows[task, 1, 1].status for task in ("/do/0/a", "/do/1/l")] == ["waiting", "waiting"]
+    assert rows["/do/1/l", 1, 1].deadline == START + 9
+    caught = rows["/do/2/t", 1, 1]
+    assert (caught.status, json.loads(caught.error or b"")["status"]) == ("running", 503)
+    decided = rows["/do/3/d", 1, 1]
+    assert (decided.kind, decided.function, decided.status) == ("decision", "size", "completed")
+    assert rows["/do/4/e", 1, 1].kind == "emit"
+
+
+def test_a_call_that_was_given_up_waits_for_its_next_attempt() -> None:
+    rows = rows_of(
+        (m.TaskScheduled("q", "f"), "/do/0/c", 1, 1),
+        (m.TaskRetried(m.Error("about:blank", 408)), "/do/0/c", 1, 2),
+        (m.TaskScheduled("q", "f"), "/do/0/c", 1, 2),
+    )
+    assert [rows["/do/0/c", 1, n].status for n in (1, 2)] == ["retried", "scheduled"]
+    assert rows["/do/0/c", 1, 2].scheduled_sequence == 3
+
+
+def test_a_flow_knows_its_parent_its_deadline_and_why_it_is_suspended() -> None:
+    trail = Trail()
+    trail.add(m.FlowStarted(b"1", parent=m.Parent("p-1", "/do/0/s", 2, 1), deadline=START + 60_000_000))
+    trail.add(m.FlowSuspended("a moment", b""))
+    row = folded_flow(trail)
+    assert (row.status, row.reason) == ("suspended", "a moment")
+    assert flows.line(row).endswith("\tp-1\t/do/0/s\t2026-01-01 00:01:00.000000+00\n")
+    trail.add(m.FlowResumed())
+    assert (folded_flow(trail).status, folded_flow(trail).reason) == ("running", "")
+    trail.add(m.FlowCompensating(reason="enough"))
+    assert folded_flow(trail).status == "compensating"
+
+
+def test_a_due_time_beyond_every_calendar_is_the_last_one() -> None:
+    rows = rows_of((m.TaskStarted(due=2**62, kind="wait", purpose="wait"), "/do/0/w", 1, 1))
+    assert "9999-12-31 23:59:59.999999+00" in tasks.line(rows["/do/0/w", 1, 1])
+
+
+def test_history_says_of_events_of_the_first_version_what_it_always_said() -> None:
+    assert history.body_json(m.TaskScheduled("q", "f")) == b'{"queue":"q","function":"f"}'
+    assert history.body_json(m.TaskStarted()) == b"{}"
+    assert history.body_json(m.FlowStarted(b"1")) == b'{"input":1,"engine_version":""}'
+    assert history.body_json(m.TaskCompleted(branch="x")) == b'{"branch":"x"}'
+
+
+def test_history_shows_json_within_a_body_as_json() -> None:
+    listening = m.ListenStarted(
+        None, 0, (m.Subscription(0, "~correlation/a", b'["x"]'), m.Subscription(1, "k"))
+    )
+    assert json.loads(history.body_json(listening))["subscriptions"] == [
+        {"filter": 0, "key": "~correlation/a", "expected": ["x"]},
+        {"filter": 1, "key": "k"},
+    ]
+    consumed = json.loads(history.body_json(m.EventConsumed(0, b'{"id":"e"}', keys=b'{"order":1}')))
+    assert consumed == {"filter": 0, "event": {"id": "e"}, "keys": {"order": 1}}
+    made = json.loads(history.body_json(m.DecisionMade("size", b'{"matched":[1]}')))
+    assert made["explanation"] == {"matched": [1]}
+
+
+def test_every_event_has_a_body_that_is_json() -> None:
+    for run in whole_flows.every():
+        for one in whole_flows.logged(run):
+            assert isinstance(json.loads(history.body_json(one.event.body)), dict)

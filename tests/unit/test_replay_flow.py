@@ -17,6 +17,7 @@ from replay.rows import FLOWS, HISTORY, TASKS, as_copied, differences, fold
 from replay.showing import document, lines, raw
 from schemas import messages as m
 from tests.flows import Run
+from tests.unit import whole_flows
 from tests.unit.replay_logs import order
 
 
@@ -157,3 +158,40 @@ def test_partitions_are_shared_out_evenly() -> None:
     assert share({0: 10, 1: 1, 2: 9, 3: 2}, 2) == [[0, 1], [2, 3]]
     assert share({0: 10, 1: 1}, 8) == [[0], [1]]
     assert share({0: 0}, 1) == [[0]]
+
+
+def test_a_flow_that_waits_shows_for_what_and_until_when() -> None:
+    run = whole_flows.trip(end=False)
+    flow = shown(run)
+    assert (flow["status"], flow["waits"], flow["parent"]) == ("running", True, None)
+    (rest,) = flow["active"]
+    assert (rest["task"], rest["due_for"]) == ("/do/2/rest", "wait")
+    assert flow["deadline"] < rest["due"]
+    assert [undo["task"] for undo in flow["compensations"]] == ["/do/0/hotel", "/do/1/flight"]
+    text = "\n".join(lines(rebuilt(run)))
+    assert f"/do/2/rest (run 1, wait until {rest['due']})" in text
+    assert "for events, times or people alone" in text
+
+
+def test_a_listen_a_loop_a_retry_and_a_sub_flow_are_shown_at_any_moment() -> None:
+    run = whole_flows.events()
+    listening = shown(run, Moment(sequence=_first(run, "TaskIterated")))
+    some = listening["active"][0]
+    assert (some["task"], some["filters"], some["iteration"]) == ("/do/2/some", [0], 0)
+    assert [result["key"] for result in some["results"]] == ["0"]
+    assert listening["parent"] == {"flow_id": "parent-1", "task": "/do/0/sub", "run": 1, "attempt": 1}
+    waiting = shown(run, Moment(sequence=_first(run, "SubflowStarted")))
+    assert (waiting["active"][0]["child"], waiting["waits"]) == ("events.30", False)
+    run = whole_flows.retries()
+    retried = rebuilt(run, Moment(sequence=_first(run, "TaskRetried")))
+    assert "/do/1/outer (run 1, attempt 2, retry until " in "\n".join(lines(retried))
+    suspended = shown(run, Moment(sequence=_first(run, "FlowSuspended")))
+    assert (suspended["status"], suspended["reason"]) == ("suspended", "Down")
+    assert suspended["active"][0]["queue"] == "default"
+    run = whole_flows.long()
+    yielded = shown(run, Moment(sequence=_first(run, "FlowYielded")))
+    assert (yielded["ready"], yielded["waits"]) == (["/do/0/loop/do/0/a"], False)
+
+
+def _first(run: Run, kind: str) -> int:
+    return next(stored.event.sequence for stored in run.log if stored.event.kind == kind)

@@ -13,6 +13,7 @@ from replay.findings import KEPT_MAX, Finding, LogReport
 from replay.proof import Proof
 from schemas import messages as m
 from schemas.codec import encode_event
+from tests.unit import whole_flows
 from tests.unit.replay_logs import (
     ORDER,
     PARTITIONS,
@@ -201,3 +202,24 @@ def test_findings_beyond_what_is_kept_are_counted() -> None:
         report.add(Finding(f"f-{number}", "chain", "", 1, 0, number))
     report.merge(LogReport(different_count=1, different=[Finding("g", "chain", "", 1, 0, 0)]))
     assert (report.different_count, len(report.different)) == (KEPT_MAX + 6, KEPT_MAX)
+
+
+def test_flows_of_every_kind_of_task_are_proved_wherever_they_stand() -> None:
+    runs = whole_flows.every()
+    proof = Proof(Definitions(*whole_flows.DEFINITIONS.values()), PARTITIONS)
+    for record in placed([record for run in runs for record in records(run)]):
+        proof.take(record)
+    report = proof.finish()
+    assert report.different == []
+    assert (report.flows, report.verified) == (len(runs), len(runs))
+
+
+def test_a_dropped_event_of_any_kind_is_missed() -> None:
+    for run in whole_flows.every()[:-1]:
+        log = records(run)
+        for dropped in range(1, len(log) - 1):
+            proof = Proof(Definitions(*whole_flows.DEFINITIONS.values()), PARTITIONS)
+            for record in placed(log[:dropped] + log[dropped + 1 :]):
+                proof.take(record)
+            finding = proof.finish().different[0]
+            assert (finding.kind, finding.sequence) == ("sequence", dropped + 2), finding

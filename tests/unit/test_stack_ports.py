@@ -51,5 +51,10 @@ def test_a_previous_port_that_is_taken_now_is_replaced(taken: int) -> None:
 
 def test_the_defaults_are_the_documented_ones() -> None:
     assert Ports() == Ports(
-        kafka=9092, postgres=5433, api=8080, metrics_engine=9101, metrics_projections=9102
+        kafka=9092,
+        postgres=5433,
+        api=8080,
+        metrics_engine=9101,
+        metrics_projections=9102,
+        metrics_executor=9103,
     )

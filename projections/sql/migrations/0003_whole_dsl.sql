@@ -21,4 +21,5 @@ COMMENT ON COLUMN flowtrail.tasks.status IS 'scheduled, running, waiting, retrie
 COMMENT ON COLUMN flowtrail.tasks.due_at IS 'when its wait, its attempt, its retry or its heartbeat was last due; means something while it has not ended';
 COMMENT ON COLUMN flowtrail.tasks.iteration IS 'of a for or a foreach: the last one that began';
 COMMENT ON COLUMN flowtrail.tasks.child IS 'flow id of its sub-flow';
-CREATE INDEX tasks_approvals ON flowtrail.tasks (scheduled_at, flow_id, task) WHERE queue = '' AND ended_at IS NULL;
+-- its condition names no column that changes, so that ending a task rewrites no index
+CREATE INDEX tasks_approvals ON flowtrail.tasks (scheduled_at, flow_id, task) WHERE queue = '' AND function = 'approval';

@@ -1,20 +1,37 @@
 -- get_flow --
-SELECT f.flow_id, f.definition, f.namespace, f.name, f.version, f.definition_hash, coalesce(f.status, 'unknown'), f.sequence, f.head,
-       f.started_at, f.updated_at, f.ended_at, f.actor_kind, f.actor_id, f.command_id, f.trace, f.reason,
+SELECT f.flow_id, f.definition, f.namespace, f.name, f.version, f.definition_hash, s.status, f.sequence, f.head,
+       f.started_at, f.updated_at, f.ended_at, f.actor_kind, f.actor_id, f.command_id, f.trace, nullif(f.reason, ''),
        f.partition, f.first_offset, f.last_offset, f.engine_version, f.error,
        f.input, coalesce(f.transformed, f.input), coalesce(f.context, f.transformed, f.input), f.output,
        ARRAY(SELECT t.task FROM flowtrail.tasks t
              WHERE t.flow_id = f.flow_id AND t.ended_at IS NULL ORDER BY t.scheduled_sequence),
        f.parent_flow, f.parent_task, f.deadline_at
 FROM flowtrail.flows f
+CROSS JOIN LATERAL (
+    -- a running flow waits when no worker and no other flow has a task of it
+    SELECT CASE WHEN f.status = 'running' AND (
+        SELECT bool_or(t.status = 'waiting') AND NOT bool_or(t.status = 'scheduled' OR t.kind = 'subflow')
+        FROM flowtrail.tasks t
+        WHERE t.flow_id = f.flow_id AND t.ended_at IS NULL
+    ) THEN 'waiting' ELSE coalesce(f.status, 'unknown') END AS status
+) s
 WHERE f.flow_id = %(flow_id)s
 
 -- list_flows --
-SELECT f.flow_id, f.definition, f.namespace, f.name, f.version, f.definition_hash, coalesce(f.status, 'unknown'), f.sequence, f.head,
-       f.started_at, f.updated_at, f.ended_at, f.actor_kind, f.actor_id, f.command_id, f.trace, f.reason,
+SELECT f.flow_id, f.definition, f.namespace, f.name, f.version, f.definition_hash, s.status, f.sequence, f.head,
+       f.started_at, f.updated_at, f.ended_at, f.actor_kind, f.actor_id, f.command_id, f.trace, nullif(f.reason, ''),
        f.partition, f.first_offset, f.last_offset, f.engine_version, f.error
 FROM flowtrail.flows f
-WHERE (%(status)s::text IS NULL OR f.status = %(status)s)
+CROSS JOIN LATERAL (
+    -- a running flow waits when no worker and no other flow has a task of it
+    SELECT CASE WHEN f.status = 'running' AND (
+        SELECT bool_or(t.status = 'waiting') AND NOT bool_or(t.status = 'scheduled' OR t.kind = 'subflow')
+        FROM flowtrail.tasks t
+        WHERE t.flow_id = f.flow_id AND t.ended_at IS NULL
+    ) THEN 'waiting' ELSE coalesce(f.status, 'unknown') END AS status
+) s
+WHERE (%(status)s::text IS NULL OR (f.status = %(stored_status)s AND s.status = %(status)s))
+  AND (%(parent)s::text IS NULL OR f.parent_flow = %(parent)s)
   AND (%(definition)s::text IS NULL OR f.definition = %(definition)s)
   AND (%(namespace)s::text IS NULL OR f.namespace = %(namespace)s)
   AND (%(name)s::text IS NULL OR f.name = %(name)s)
@@ -27,12 +44,22 @@ ORDER BY f.started_at DESC, f.flow_id DESC
 LIMIT %(limit)s
 
 -- tasks_of --
+WITH happened AS (
+    -- what listens went through: their output is in no other event
+    SELECT h.task, h.run, array_agg(concat_ws(' ', h.sequence, h.kind, h.body) ORDER BY h.sequence) AS events
+    FROM flowtrail.history h JOIN flowtrail.tasks l USING (flow_id, task, run)
+    WHERE h.flow_id = %(flow_id)s AND l.kind = 'listen'
+      AND h.kind IN ('EventConsumed', 'TaskIterated', 'TaskIterationCompleted')
+      AND EXISTS (SELECT FROM flowtrail.tasks WHERE flow_id = %(flow_id)s AND kind = 'listen')
+    GROUP BY h.task, h.run
+)
 SELECT CASE WHEN row_number() OVER () = 1 THEN coalesce(f.transformed, f.input) END,
        t.task, t.run, t.attempt, t.name, t.kind, t.queue, t.function, coalesce(t.status, 'unknown'), t.sequence,
        t.scheduled_sequence, t.ended_sequence, t.scheduled_at, t.ended_at, t.actor_kind, t.actor_id,
        t.input, t.arguments, t.result, t.output, t.error, t.branch,
-       t.deadline_at, t.due_at, t.due_for, t.iteration, t.progress, t.child, t.priority
+       t.deadline_at, t.due_at, t.due_for, t.iteration, t.progress, t.child, t.priority, h.events
 FROM flowtrail.tasks t LEFT JOIN flowtrail.flows f USING (flow_id)
+     LEFT JOIN happened h ON t.kind = 'listen' AND h.task = t.task AND h.run = t.run
 WHERE t.flow_id = %(flow_id)s
 
 -- history_of --
@@ -94,9 +121,17 @@ FROM flowtrail.rejections
 WHERE flow_id = ANY(%(flow_ids)s) AND command = 'StartFlow'
 
 -- counts_by_status --
-SELECT coalesce(status, 'unknown'), count(*)
-FROM flowtrail.flows
-WHERE namespace = %(namespace)s AND name = %(name)s AND (%(version)s::text IS NULL OR version = %(version)s)
+SELECT s.status, count(*)
+FROM flowtrail.flows f
+CROSS JOIN LATERAL (
+    -- a running flow waits when no worker and no other flow has a task of it
+    SELECT CASE WHEN f.status = 'running' AND (
+        SELECT bool_or(t.status = 'waiting') AND NOT bool_or(t.status = 'scheduled' OR t.kind = 'subflow')
+        FROM flowtrail.tasks t
+        WHERE t.flow_id = f.flow_id AND t.ended_at IS NULL
+    ) THEN 'waiting' ELSE coalesce(f.status, 'unknown') END AS status
+) s
+WHERE f.namespace = %(namespace)s AND f.name = %(name)s AND (%(version)s::text IS NULL OR f.version = %(version)s)
 GROUP BY 1
 ORDER BY 1
 

@@ -34,11 +34,14 @@ FROM STDIN
 INSERT INTO flowtrail.flows AS f
 SELECT * FROM incoming_flows
 ON CONFLICT (flow_id) DO UPDATE SET
+    engine_version = coalesce(f.engine_version, excluded.engine_version),
     status = coalesce(excluded.status, f.status),
     sequence = excluded.sequence,
     head = excluded.head,
     updated_at = excluded.updated_at,
     ended_at = coalesce(excluded.ended_at, f.ended_at),
+    input = coalesce(f.input, excluded.input),
+    transformed = coalesce(f.transformed, excluded.transformed),
     context = coalesce(excluded.context, f.context),
     output = coalesce(excluded.output, f.output),
     error = coalesce(excluded.error, f.error),
