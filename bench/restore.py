@@ -25,7 +25,7 @@ def run(flows: int) -> dict[str, Any]:
             )
         starter.flush()
         log = installation.folder / "engine0.log"
-        _await_events(installation, flows)
+        await_flows(installation, flows)
         before = installation.processes.resident_mib()["engine0"]
         loads = len(_loads(log))
         installation.processes.kill("engine0")
@@ -44,7 +44,8 @@ def run(flows: int) -> dict[str, Any]:
         }
 
 
-def _await_events(installation: Installation, flows: int, timeout_s: float = 180) -> None:
+def await_flows(installation: Installation, flows: int, timeout_s: float = 300) -> None:
+    """Returns when the read model has as many flows. Raises AwayError."""
     import psycopg
 
     end = time.monotonic() + timeout_s

@@ -1,6 +1,8 @@
-"""What pending timers cost beside their flows: the states are made first, then the timers' entries are measured alone.
+"""What pending timers cost beside their flows.
 
-In one process and without servers: a timer is an entry in the partition's heap and no record of its own.
+`run` measures the timers' entries alone, in one process and without servers: a timer is an entry in the partition's heap
+and no record of its own. `engine` asks a real engine: the same number of flows that wait for a worker, then that wait an
+hour, each on an installation of its own; memory, and the processor time that waiting takes.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ import time
 import tracemalloc
 from typing import Any
 
+from bench.installation import Installation
+from bench.load import Starter
+from bench.restore import await_flows
 from engine.core.batch import due_of
 from engine.runtime.wakeups import Wakeups
 from schemas import messages as m
@@ -36,6 +41,43 @@ def run(count: int) -> dict[str, Any]:
         "arm_microseconds": round(changed / count / 2 * 1e6, 2),
         "take_microseconds": round((time.perf_counter() - began) / taken * 1e6, 2),
     }
+
+
+_CALLING = "  - hold: {call: step}\n"
+_WAITING = "  - hold: {wait: PT1H}\n"
+_HEAD = "document: {dsl: '1.0.3', namespace: bench, name: hold, version: '1.0.0', metadata: {queue: bench}}\ndo:\n"
+_IDLE_S = 20
+
+
+def engine(count: int) -> dict[str, Any]:
+    """Engine memory with `count` flows that wait for a worker and for a timer, and what 20 s of waiting cost."""
+    calling, waiting = _held(count, _CALLING), _held(count, _WAITING)
+    return {
+        "flows": count,
+        "engine_mib_calling": calling["mib"],
+        "engine_mib_waiting": waiting["mib"],
+        "timers_mib": round(waiting["mib"] - calling["mib"], 1),
+        "idle_cpu_percent_calling": calling["cpu"],
+        "idle_cpu_percent_waiting": waiting["cpu"],
+    }
+
+
+def _held(count: int, task: str) -> dict[str, float]:
+    with Installation(workers=0) as installation:
+        installation.publish(_HEAD + task)
+        starter = Starter(installation.kafka)
+        for number in range(count):
+            starter.start(f"held-{number}", "bench/hold@1.0.0", b'{"order":%d}' % number)
+        starter.flush()
+        await_flows(installation, count)
+        time.sleep(5)
+        before = installation.processes.cpu_seconds()["engine0"]
+        time.sleep(_IDLE_S)
+        spent = installation.processes.cpu_seconds()["engine0"] - before
+        return {
+            "mib": installation.processes.resident_mib()["engine0"],
+            "cpu": round(spent / _IDLE_S * 100, 1),
+        }
 
 
 def _waiting(flow_id: str, due: int) -> m.LiveFlow:
