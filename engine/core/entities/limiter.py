@@ -70,8 +70,11 @@ class Limiter(msgspec.Struct):
     def _release(self, who: str, now: int) -> None:
         if who in self.held:
             self.held.remove(who)
-        self.waiting = [asked for asked in self.waiting if _who(asked) != who]
-        self.returned[who] = now
+            return
+        left = [asked for asked in self.waiting if _who(asked) != who]
+        if len(left) == len(self.waiting):
+            self.returned[who] = now  # it overtook its question
+        self.waiting = left
 
     def _grant(self, now: int) -> list[Effect]:
         effects: list[Effect] = []
