@@ -1,7 +1,7 @@
 """What `flowtrail up` runs in one data directory: the servers, then our own processes, all supervised.
 
 The servers are stack/'s; here is what it must not know: our commands, their environment and when they are ready.
-The order is: servers, `admin init`, then engines, projections and API. Invariant: `stop()` ends all of it.
+The order is: servers, `admin init`, then engines, projections, API and executor. Invariant: `stop()` ends all of it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ OWN_PORTS: Final = {
     "api": "the API",
     "metrics_engine": "the engine's metrics",
     "metrics_projections": "the projections' metrics",
+    "metrics_executor": "the executor's metrics",
 }
 READY_DEADLINE_S: Final = 60.0
 DEATHS_ALLOWED: Final = 5  # a process may end while what it needs settles; its supervisor starts it again
@@ -131,7 +132,7 @@ class Installation:
             )
 
     def _start_own(self) -> None:
-        self._report("starting engine, projections and API")
+        self._report("starting engine, projections, API and executor")
         ports = self.stack.ports
         taken = set(ports.as_dict().values())
         metrics: dict[str, int] = {}
@@ -151,6 +152,14 @@ class Installation:
             self.urls[f"metrics of {name}"] = url
             self._await(name, url)
         self._await("api", f"{self.urls['api']}/readyz")
+        self._start_executor()
+
+    def _start_executor(self) -> None:
+        """Last: it learns Kafka's address and its schemas from the API."""
+        port = self.stack.ports.metrics_executor
+        self._start_child("executor", port, port, "executor", "run")
+        self.urls["metrics of executor"] = f"http://{HOST}:{port}/metrics"
+        self._await("executor", self.urls["metrics of executor"])
 
     def _start_child(self, name: str, port: int, metrics_port: int, *words: str) -> None:
         self.stack.supervisor.start(

@@ -11,7 +11,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Final
 
-USERS: Final = {"definitions", "flows", "replay", "projections", "worker", "admin"}
+USERS: Final = {"definitions", "flows", "replay", "projections", "worker", "executor", "admin"}
 """The nouns that talk to an installation."""
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # noun: (module, attribute that is a Typer app or a function, help)
 NOUNS: Final[dict[str, tuple[str, str, str]]] = {
-    "up": ("cli.stack", "up", "Start servers, engine, projections and API on this machine."),
+    "up": ("cli.stack", "up", "Start servers, engine, projections, API and executor on this machine."),
     "down": ("cli.stack", "down", "Stop what `up` started."),
     "status": ("cli.stack", "status", "Show what runs."),
     "doctor": ("cli.stack", "doctor", "Check what is needed and say what to do."),
@@ -36,6 +36,7 @@ NOUNS: Final[dict[str, tuple[str, str, str]]] = {
     "engine": ("cli.engine", "app", "Run an engine process."),
     "api": ("cli.api", "app", "Run the HTTP API."),
     "worker": ("cli.worker", "app", "Run task functions."),
+    "executor": ("cli.executor", "app", "Perform HTTP and the other built-in calls, and processes."),
     "bench": ("cli.bench", "app", "Measure throughput and latency, and prove exactly once."),
     "admin": ("cli.admin", "app", "Create topics, tables and API keys."),
 }

@@ -47,7 +47,7 @@ def up(
     as_json: Json = False,
     servers_only: Annotated[bool, typer.Option("--servers-only", hidden=True)] = False,
 ) -> None:
-    """Start Kafka, Postgres, engine, projections and API; stay until Ctrl-C.
+    """Start Kafka, Postgres, engine, projections, API and executor; stay until Ctrl-C.
 
     FLOWTRAIL_KAFKA and FLOWTRAIL_POSTGRES point at servers of your own, FLOWTRAIL_CACHE at the cache of Kafka's jars.
     """

@@ -49,6 +49,43 @@ class Settings(BaseModel):
     )
     expression_deadline_ms: int = Field(1000, ge=10, description="limit of an unbounded expression")
     expression_memory_mib: int = Field(256, ge=64, description="limit of an unbounded expression")
+    http_rewrite: str = Field(
+        "", description="what calls reach instead: https://a.example=http://127.0.0.1:1234[/path],..."
+    )
+    http_response_bytes_max: int = Field(
+        262_144, ge=1024, description="size of the answer to a call at the most"
+    )
+    http_document_bytes_max: int = Field(
+        4_194_304,
+        ge=1024,
+        description="size of a document that a call reads (OpenAPI, proto, ...) at the most",
+    )
+    http_connect_s: float = Field(10, gt=0, description="how long a call waits for a connection")
+    http_read_s: float = Field(60, gt=0, description="how long a call waits for the next part of its answer")
+    http_private_networks: str = Field(
+        "allow",
+        pattern=r"^(allow|deny)$",
+        description="deny: calls reach no private, loopback or link-local address",
+    )
+    http_proxy: str = Field("", description="proxy that calls go through, http://host:port")
+    files_dir: str = Field(
+        "", description="folder below which calls read file: endpoints; empty: any file the executor can read"
+    )
+    executor_concurrency: int = Field(
+        16, ge=1, le=1000, description="tasks that one queue of an executor performs at once"
+    )
+    run_shell: bool = Field(False, description="1: executors perform run.shell")
+    run_script: bool = Field(False, description="1: executors perform run.script")
+    run_container: bool = Field(False, description="1: executors perform run.container")
+    run_wall_s: float = Field(60, gt=0, description="how long a process of run.shell or run.script may take")
+    run_cpu_s: int = Field(30, ge=1, description="processor time of a process of run.shell or run.script")
+    run_memory_mib: int = Field(
+        512, ge=16, description="address space of a process of run.shell or run.script"
+    )
+    run_output_bytes_max: int = Field(
+        262_144, ge=1024, description="what a process may write to stdout and stderr, each"
+    )
+    mcp_stdio: bool = Field(False, description="1: executors start MCP servers that calls name as commands")
     api_host: str = Field("127.0.0.1", description="address the API binds")
     api_port: int = Field(8080, ge=0, le=65535, description="port the API binds")
     api_url: str = Field("http://127.0.0.1:8080", description="where clients and workers find the API")

@@ -25,6 +25,7 @@ PURPOSES = {
     "api": "the API",
     "metrics_engine": "the engine's metrics",
     "metrics_projections": "the projections' metrics",
+    "metrics_executor": "the executor's metrics",
 }
 
 

@@ -29,6 +29,7 @@ class Ports:
     api: int = 8080
     metrics_engine: int = 9101
     metrics_projections: int = 9102
+    metrics_executor: int = 9103
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)

@@ -52,7 +52,8 @@ class Worker:
     `instance` is a name that survives restarts and is used by one process at a time: with it a restarted worker gets
     its partitions back at once instead of after 10 s (static membership); without it every process is a new member.
     `grace` is how many seconds running tasks get when the worker is stopped. A task during which `max_deliveries`
-    processes died is answered as an incident instead of being begun once more (0: is begun every time).
+    processes died is answered as an incident instead of being begun once more (0: is begun every time). `kafka` is where
+    Kafka is for this process, when that is not what the API tells all workers.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Worker:
         grace: float = 30.0,
         metrics_port: int = 0,
         max_deliveries: int = 3,
+        kafka: str | None = None,
     ) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", queue):
             raise InputError(f"Expected a queue's name of a-z, 0-9, '.', '_' and '-' but found {queue!r}")
@@ -79,6 +81,7 @@ class Worker:
         self.grace = grace
         self.metrics_port = metrics_port
         self.max_deliveries = max_deliveries
+        self.kafka = kafka
         self.functions: dict[str, Function] = {}
         self._stop = threading.Event()
 
@@ -151,6 +154,8 @@ class Worker:
     def _find(self, api: Api) -> tuple[Wire, list[str]]:
         """The contract, and the queue's topics (high, normal, low), made if they are missing."""
         bootstrap = api.json("GET", "/registry/bootstrap")
+        if self.kafka:
+            bootstrap = {**bootstrap, "kafka": self.kafka}
         answer = api.json("POST", f"/queues/{quote(self.queue, safe='')}", idempotent=True)
         topics = [str(topic) for topic in answer.get("topics") or [answer["topic"]]]
         return Wire(bootstrap, learn=lambda number: _schema_text(api, number)), topics
