@@ -73,13 +73,14 @@ async def validate_definition(request: Request) -> Response:
     """A definition that is not valid answers 422 with every problem, as publishing it would."""
     body = await request.body()
     kind = bodies.definition_media_type(bodies.media_type(request), body)
-    definition = await compiled(body, kind)
+    definition = await compiled(api_of(request), body, kind)
     return _json(
         {
             "valid": True,
             "definition": definition.id,
             "hash": definition.hash.hex(),
             "queues": queues_of(definition),
+            "warnings": [msgspec.to_builtins(warning) for warning in definition.warnings],
         }
     )
 

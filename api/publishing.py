@@ -16,10 +16,13 @@ from api.bodies import JSON, check_json
 from api.errors import Conflict
 from api.keyring import Caller
 from api.wiring import Api
+from engine.dsl.catalogs import resolve
 from engine.dsl.compile import compile_definition
 from engine.dsl.model import Call, Definition
+from engine.dsl.source import parse
 from engine.errors import AwayError
 from engine.runtime.topics import DEFINITIONS
+from engine.tasks.catalog_files import reader
 from schemas import messages as m
 from schemas.codec import SCHEMA_HEADER, encode_definition
 from schemas.registry import newest
@@ -31,18 +34,25 @@ def queues_of(definition: Definition) -> list[str]:
     return sorted({task.queue for task in definition.tasks.values() if isinstance(task, Call) and task.queue})
 
 
-async def compiled(body: bytes, media_type: str) -> Definition:
-    """Raises DefinitionError with every problem, or Invalid. Compiling is slow enough for a thread."""
+async def compiled(api: Api, body: bytes, media_type: str) -> Definition:
+    """Raises DefinitionError with every problem, or Invalid. Compiling is slow enough for a thread.
+
+    Its document is whole: what it names in the operator's catalogs has been put into it.
+    """
     if media_type == JSON:
         check_json(body, "a definition in JSON")
-    return await asyncio.to_thread(compile_definition, body)
+    return await asyncio.to_thread(_compiled, body, api.settings.catalogs)
+
+
+def _compiled(body: bytes, catalogs: str) -> Definition:
+    return compile_definition(resolve(parse(body), reader(catalogs)))
 
 
 async def publish(
     api: Api, caller: Caller, body: bytes, media_type: str
 ) -> tuple[Definition, m.PublishedDefinition, bool]:
     """The definition, its record, and whether it is new. Raises Conflict when the version has other content."""
-    definition = await compiled(body, media_type)
+    definition = await compiled(api, body, media_type)
     known = api.ports.definitions.published(definition.id)
     if known is not None:
         _same(definition, known.hash)

@@ -28,6 +28,7 @@ from api.wiring import Api
 from engine.errors import InputError
 from engine.runtime.definitions import DefinitionLog
 from engine.settings import Settings
+from engine.tasks import catalog_files
 from projections.readers import Reader
 
 log = structlog.get_logger("flowtrail.api")
@@ -41,6 +42,9 @@ _RECONNECT_S = 5.0
 
 def build(settings: Settings) -> FastAPI:
     """The application over real servers; its lifespan opens and closes them."""
+    catalog_files.reader(
+        settings.catalogs
+    )  # a folder that is not there is refused now, not when somebody publishes
     reader = Reader(settings.postgres, connections_max=_CONNECTIONS_MAX, timeout_s=_POSTGRES_TIMEOUT_S)
     # the pool backs off longer and longer; given up early, the next request begins anew and recovery takes seconds
     reader.pool.reconnect_timeout = _RECONNECT_S

@@ -1,7 +1,7 @@
-"""`flowtrail definitions`: check, publish and look up definitions.
+"""`flowtrail definitions`: check, draw, publish and look up definitions.
 
-`validate` needs no server: it compiles with engine.dsl, as the API does before it publishes. Every problem is printed
-with file, line and column; files with problems end the command with 2.
+`validate`, `schema` and `graph FILE` need no server: they compile with engine.dsl, as the API does before it publishes.
+Every problem is printed with file, line and column; files with problems end the command with 2.
 """
 
 from __future__ import annotations
@@ -14,70 +14,131 @@ import typer
 from cli.flows import Json, Url, connect, print_json, print_table
 
 if TYPE_CHECKING:
-    from engine.dsl.errors import DefinitionError
+    from engine.dsl.catalogs import Read
+    from engine.dsl.model import Definition
 
-app = typer.Typer(help="Check, publish and look up definitions.", no_args_is_help=True)
+app = typer.Typer(help="Check, draw, publish and look up definitions.", no_args_is_help=True)
 
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML or JSON documents")]
-
-
-def _read(file: Path) -> bytes:
-    from engine.errors import InputError
-
-    try:
-        return file.read_bytes()
-    except OSError as problem:
-        raise InputError(f"Expected a definition's file at {file} but {problem.strerror}") from None
-
-
-def _problems(file: Path, error: DefinitionError) -> list[dict[str, Any]]:
-    return [
-        {"file": str(file), "line": p.line, "column": p.column, "pointer": p.pointer, "message": p.message}
-        for p in error.problems
-    ]
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="YAML or JSON documents, folders of them, or patterns")
+]
+Catalog = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of catalogs, else FLOWTRAIL_CATALOGS: what a document names is read from it",
+        metavar="DIR",
+    ),
+]
 
 
 @app.command()
-def validate(files: Files, as_json: Json = False) -> None:
-    """Check definitions without a server."""
-    from engine.dsl.compile import compile_definition
+def validate(files: Files, catalog: Catalog = None, as_json: Json = False) -> None:
+    """Check definitions without a server: every error and every warning, each with its place."""
+    from cli.definition_files import compiled, content, files_of, line_of, reader, shown
     from engine.dsl.errors import DefinitionError
 
-    valid: list[dict[str, Any]] = []
-    problems: list[dict[str, Any]] = []
-    for file in files:
+    reading = reader(catalog)
+    found: dict[str, list[dict[str, Any]]] = {"valid": [], "problems": [], "warnings": []}
+    for file in files_of(files):
         try:
-            definition = compile_definition(_read(file))
-            valid.append({"file": str(file), "definition": definition.id, "hash": definition.hash.hex()})
+            definition = compiled(content(file), reading())
         except DefinitionError as error:
-            problems += _problems(file, error)
+            in_order = sorted(error.problems, key=lambda p: (p.line or 0, p.column or 0))
+            found["problems"] += [shown(file, problem) for problem in in_order]
+        else:
+            one = {"file": str(file), "definition": definition.id, "hash": definition.hash.hex()}
+            found["valid"].append(one)
+            found["warnings"] += [shown(file, warning) for warning in definition.warnings]
     if as_json:
-        print_json({"valid": valid, "problems": problems})
+        print_json(found)
     else:
-        for one in valid:
+        for one in found["valid"]:
             typer.echo(f"{one['file']}: {one['definition']}: OK")
-        for problem in problems:
-            place = ":".join(
-                str(part) for part in (problem["file"], problem["line"], problem["column"]) if part
-            )
-            typer.echo(f"{place}: {problem['message']}", err=True)
-    if problems:
+        for warning in found["warnings"]:
+            typer.echo(line_of(warning, "warning: "), err=True)
+        for problem in found["problems"]:
+            typer.echo(line_of(problem), err=True)
+    if found["problems"]:
         raise typer.Exit(2)
 
 
 @app.command()
-def publish(files: Files, url: Url = None, as_json: Json = False) -> None:
+def schema() -> None:
+    """Print the JSON Schema of definitions, for editors."""
+    from engine.dsl.document_schema import document_schema
+
+    print_json(document_schema())
+
+
+@app.command()
+def graph(
+    target: Annotated[
+        str, typer.Argument(metavar="FILE|NAME", help="A file, or a published namespace/name[@version]")
+    ],
+    catalog: Catalog = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Print a definition as a Mermaid flowchart; with --json its nodes and edges."""
+    from engine.dsl.graph import as_json as plain
+    from engine.dsl.graph import graph_of, mermaid
+
+    drawn = graph_of(_definition(target, catalog, url))
+    if as_json:
+        print_json(plain(drawn))
+    else:
+        typer.echo(mermaid(drawn), nl=False)
+
+
+def _definition(target: str, catalog: Path | None, url: str | None) -> Definition:
+    """A file's definition or, where no such file is, a published one."""
+    from cli.definition_files import SUFFIXES, compiled, content, reader
+    from engine.dsl.compile import compile_definition
+
+    file = Path(target)
+    if file.is_file() or file.suffix in SUFFIXES:
+        return compiled(content(file), reader(catalog)())
+    name, _, version = target.partition("@")
+    with connect(url) as client:
+        return compile_definition(client.definition(f"{name}@{version or 'latest'}"))
+
+
+@app.command()
+def publish(files: Files, catalog: Catalog = None, url: Url = None, as_json: Json = False) -> None:
     """Publish definitions; the same content again is fine."""
-    sources = [_read(file) for file in files]  # every file is readable before the first one is published
+    from cli.definition_files import content, files_of, reader
+
+    reading = reader(catalog)
+    # every file is readable before the first one is published
+    sources = [(file, _publishable(file, content(file), reading())) for file in files_of(files)]
     answers: list[dict[str, Any]] = []
     with connect(url) as client:
-        for file, source in zip(files, sources, strict=True):
-            answer = client.publish(_text(file, source))
+        for file, source in sources:
+            answer = client.publish(source)
             answers.append(answer)
             if not as_json:
                 typer.echo(f"{file}: {answer['definition']} published")
     if as_json:
         print_json(answers)
+
+
+def _publishable(file: Path, source: bytes, read: Read) -> str | dict[str, Any]:
+    """The text as it is; or the document, when cataloged functions or schemas had to be put into it."""
+    from engine.dsl.catalogs import resolve
+    from engine.dsl.errors import DefinitionError
+    from engine.dsl.source import parse
+    from engine.errors import InputError
+
+    text = _text(file, source)
+    try:
+        parsed = parse(source)
+    except DefinitionError:
+        return text  # the API says what is wrong with it
+    try:
+        whole = resolve(parsed, read)
+    except DefinitionError as problem:
+        raise InputError(f"{file}: {problem}") from None
+    return whole.value if whole.value != parsed.value else text
 
 
 def _text(file: Path, source: bytes) -> str:

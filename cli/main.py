@@ -25,7 +25,7 @@ NOUNS: Final[dict[str, tuple[str, str, str]]] = {
     "status": ("cli.stack", "status", "Show what runs."),
     "doctor": ("cli.stack", "doctor", "Check what is needed and say what to do."),
     "demo": ("cli.demo", "demo", "Run a real permit process from input to read model."),
-    "definitions": ("cli.definitions", "app", "Publish, list and show definitions."),
+    "definitions": ("cli.definitions", "app", "Check, draw, publish and look up definitions."),
     "flows": ("cli.flows", "app", "Start, list and show flows."),
     "tasks": ("cli.tasks", "app", "Complete or fail tasks from outside, by their token."),
     "approvals": ("cli.tasks", "approvals", "List and answer what waits for a person."),

@@ -71,6 +71,9 @@ class Settings(BaseModel):
     files_dir: str = Field(
         "", description="folder below which calls read file: endpoints; empty: any file the executor can read"
     )
+    catalogs: str = Field(
+        "", description="folder of catalogs: functions and schemas that definitions name; empty: none"
+    )
     executor_concurrency: int = Field(
         16, ge=1, le=1000, description="tasks that one queue of an executor performs at once"
     )

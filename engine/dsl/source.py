@@ -34,6 +34,8 @@ from engine.dsl.model import Json
 from engine.dsl.results import shortened
 
 BYTES_MAX: Final = 1024 * 1024
+EXPANDED_BYTES_MAX: Final = 2 * BYTES_MAX
+"""What the texts of a document may be together when every alias is written out."""
 NODES_MAX: Final = 50_000
 DEPTH_MAX: Final = 64
 
@@ -122,8 +124,9 @@ class _Builder:
     def __init__(self, events: Iterator[Any]) -> None:
         self.events = events
         self.places: dict[str, tuple[int, int]] = {}
-        self.anchors: dict[str, tuple[Json, int, int]] = {}
+        self.anchors: dict[str, tuple[Json, int, int, int]] = {}
         self.nodes = 0
+        self.size = 0
 
     def build(self) -> Source:
         event = self.next()
@@ -151,16 +154,17 @@ class _Builder:
         self.count(1, event, pointer)
         if isinstance(event, AliasEvent):
             return self.alias(event, pointer, depth)
-        before, levels = self.nodes, 0
+        before, size, levels = self.nodes, self.size, 0
         value: Json
         if isinstance(event, ScalarEvent):
             value = self.scalar(event, pointer)
+            self.weigh(len(event.value), event, pointer)
         elif isinstance(event, MappingStartEvent):
             value, levels = self.mapping(event, pointer, depth)
         else:
             value, levels = self.sequence(event, pointer, depth)
         if event.anchor is not None:
-            self.anchors[event.anchor] = (value, self.nodes - before, levels)
+            self.anchors[event.anchor] = (value, self.nodes - before, levels, self.size - size)
         return value, levels
 
     def count(self, nodes: int, event: Any, pointer: str) -> None:
@@ -170,12 +174,19 @@ class _Builder:
                 f"Expected at most {NODES_MAX} values, aliases expanded, but found more", event, pointer
             )
 
+    def weigh(self, size: int, event: Any, pointer: str) -> None:
+        self.size += size
+        if self.size > EXPANDED_BYTES_MAX:
+            wish = f"at most {EXPANDED_BYTES_MAX} characters, aliases expanded,"
+            self.refuse(f"Expected {wish} but found more", event, pointer)
+
     def alias(self, event: AliasEvent, pointer: str, depth: int) -> tuple[Json, int]:
         known = self.anchors.get(event.anchor)
         if known is None:
             self.refuse(f"Expected an anchor before its alias but *{event.anchor} has none", event, pointer)
-        value, nodes, levels = known
+        value, nodes, levels, size = known
         self.count(nodes, event, pointer)
+        self.weigh(size, event, pointer)
         if depth + levels > DEPTH_MAX:
             self.refuse(
                 f"Expected at most {DEPTH_MAX} levels, aliases expanded, but found more", event, pointer
@@ -201,11 +212,11 @@ class _Builder:
         self.count(1, event, pointer)
         value: Json = None
         if isinstance(event, AliasEvent):
-            value = self.anchors.get(event.anchor, (None, 0, 0))[0]
+            value = self.anchors.get(event.anchor, (None, 0, 0, 0))[0]
         elif isinstance(event, ScalarEvent):
             value = self.scalar(event, pointer)
             if event.anchor is not None:
-                self.anchors[event.anchor] = (value, 0, 0)
+                self.anchors[event.anchor] = (value, 0, 0, len(event.value))
             if value == "<<" and event.style is None:
                 self.refuse(
                     "Expected a key but found a merge (<<), which YAML 1.2 does not have", event, pointer

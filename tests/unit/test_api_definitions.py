@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -130,3 +131,38 @@ def test_a_version_is_answered_as_document_or_as_source(api: Desk) -> None:
         assert source.headers["content-type"].startswith("application/yaml")
     assert api.http.get("/definitions/shop/order/latest").json() == document.json()
     problem(api.http.get("/definitions/shop/order/2.0.0"), 404, "unknown-definition")
+
+
+def test_a_published_document_holds_its_cataloged_functions(tmp_path: Path) -> None:
+    function = tmp_path / "functions/log/1.0.0/function.yaml"
+    function.parent.mkdir(parents=True)
+    function.write_text("set: {logged: true}\n")
+    api = desk(catalogs=str(tmp_path))
+    text = ORDER.replace("call: charge", "call: 'log:1.0.0@default'")
+    assert api.http.post("/definitions/validate", content=text).json()["warnings"] == []
+    api.publish(text)
+    function.unlink()  # nobody needs it any more
+    published = api.http.get("/definitions/shop/order/1.0.0")
+    assert published.json()["use"]["functions"] == {"log:1.0.0@default": {"set": {"logged": True}}}
+    source = api.http.get("/definitions/shop/order/1.0.0", headers={"Accept": "application/yaml"})
+    assert source.text == text
+    answer = problem(api.http.post("/definitions", content=text), 422, "invalid-definition")
+    assert "No such file" in answer["problems"][0]["message"]
+
+
+def test_another_content_of_the_catalog_is_another_content_of_the_definition(tmp_path: Path) -> None:
+    function = tmp_path / "functions/log/1.0.0/function.yaml"
+    function.parent.mkdir(parents=True)
+    function.write_text("set: {logged: true}\n")
+    api = desk(catalogs=str(tmp_path))
+    text = ORDER.replace("call: charge", "call: 'log:1.0.0@default'")
+    api.publish(text)
+    function.write_text("set: {logged: false}\n")
+    problem(api.http.post("/definitions", content=text), 409, "version-exists")
+
+
+def test_without_catalogs_a_cataloged_function_is_a_warning_with_its_place(api: Desk) -> None:
+    text = ORDER.replace("call: charge", "call: 'log:1.0.0@default'")
+    warnings = api.http.post("/definitions/validate", content=text).json()["warnings"]
+    assert [warning["pointer"] for warning in warnings] == ["/do/0/charge/call"]
+    assert "was not read" in warnings[0]["message"]

@@ -126,3 +126,9 @@ def test_an_alias_bomb_is_refused_at_once_and_in_little_memory() -> None:
 
 def test_a_message_never_repeats_a_long_text() -> None:
     assert len(refusal(f"a: !!int {'x' * 100_000}")) < 400
+
+
+def test_a_long_text_repeated_by_aliases_is_refused_before_it_grows() -> None:
+    text = "a: &a " + "x" * 200_000 + "\nb: [" + ", ".join(["*a"] * 50) + "]\n"
+    with pytest.raises(DefinitionError, match="aliases expanded"):
+        parse(text)
