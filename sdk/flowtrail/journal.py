@@ -1,7 +1,8 @@
 """Which tasks this worker began and did not end, on disk, so that a task that kills its worker is known afterwards.
 
 A file a process in FLOWTRAIL_WORKER_STATE (default ~/.cache/flowtrail): `+` and `-` lines, appended before a function is
-called and after it returned. A process that dies leaves its file; the next one of the same queue on this machine adopts
+called and after it returned, through a memory map: no system call a task, and the pages outlive the process. A process
+that dies leaves its file; the next one of the same queue on this machine adopts
 the files nobody holds locked. Without fsync: a process's death is survived, a machine's is not, which only means that
 counting begins anew. Invariant: a missing or broken journal never keeps a worker from working.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import mmap
 import os
 import threading
 import uuid
@@ -23,7 +25,8 @@ from flowtrail.heart import Key
 
 log: Final = logging.getLogger("flowtrail.worker")
 
-_REWRITE_BYTES: Final = 4 * 1024 * 1024
+_BYTES: Final = 1024 * 1024
+"""Of a journal; when it is full it is written anew with what still counts."""
 
 
 def state_folder() -> Path:
@@ -41,6 +44,7 @@ class Journal:
         self._open: set[str] = set()
         self._file: int | None = None
         self._path: Path | None = None
+        self._pages: mmap.mmap | None = None
         self._size = 0
         try:
             self._begin(folder or state_folder())
@@ -64,8 +68,6 @@ class Journal:
             self._open.discard(text := _text(key))
             self._deaths.pop(text, None)
             self._append("-", text)
-            if self._size > _REWRITE_BYTES:
-                self._rewrite()
 
     def close(self) -> None:
         """The worker ended in order: what it still performs did not kill it. What others died of is kept."""
@@ -75,8 +77,7 @@ class Journal:
             if self._file is not None:
                 if self._path is not None and not self._deaths:
                     self._path.unlink(missing_ok=True)
-                os.close(self._file)
-                self._file = None
+                self._abandon()
 
     # -- the file; the lock is held -----------------------------------------------------------------------------
 
@@ -86,8 +87,12 @@ class Journal:
             for left in folder.glob(f"{self._queue}@*.journal"):
                 self._adopt(left)
             self._path = folder / f"{self._queue}@{uuid.uuid4().hex}.journal"
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._file, _BYTES)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file, 0, _BYTES)  # a full disk is found here, not as a fault in the map
+            self._pages = mmap.mmap(self._file, _BYTES)
             self._rewrite()
 
     def _adopt(self, path: Path) -> None:
@@ -103,26 +108,35 @@ class Journal:
             os.close(file)
 
     def _append(self, sign: str, text: str) -> None:
-        if self._file is None:
+        line = f"{sign}{text}\n".encode()
+        if self._pages is None:
             return
-        try:
-            self._size += os.write(self._file, f"{sign}{text}\n".encode())
-        except OSError as problem:
-            log.warning("Expected to write the journal of tasks but %s; going on without", problem.strerror)
-            os.close(self._file)
-            self._file = None
+        if self._size + len(line) > _BYTES:
+            self._rewrite()
+            return
+        self._pages[self._size : self._size + len(line)] = line
+        self._size += len(line)
 
     def _rewrite(self) -> None:
         """Only what counts: what others died of, and what is being performed."""
-        if self._file is None:
+        if self._pages is None:
             return
-        os.ftruncate(self._file, 0)
-        self._size = 0
-        for text, times in self._deaths.items():
-            for _ in range(times):
-                self._append("+", text)
-        for text in self._open:
-            self._append("+", text)
+        counting = [text for text, times in self._deaths.items() for _ in range(times)] + sorted(self._open)
+        content = "".join(f"+{text}\n" for text in counting).encode()
+        if len(content) > _BYTES // 2:
+            log.warning("Expected to keep a journal of tasks but there are too many; going on without")
+            self._abandon()
+            return
+        self._pages[:] = content + bytes(_BYTES - len(content))
+        self._size = len(content)
+
+    def _abandon(self) -> None:
+        if self._pages is not None:
+            self._pages.close()
+            self._pages = None
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 @contextmanager
@@ -140,7 +154,7 @@ def _text(key: Key) -> str:
 def _unfinished(content: str) -> Counter[str]:
     """How often each task was begun without an end. A line cut off by the death is a beginning that never happened."""
     found: Counter[str] = Counter()
-    for line in content.split("\n")[:-1]:
+    for line in content.split("\0", 1)[0].split("\n")[:-1]:
         if line.startswith("+"):
             found[line[1:]] += 1
         elif line.startswith("-"):

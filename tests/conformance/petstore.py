@@ -88,7 +88,7 @@ def swagger() -> dict[str, Any]:
 
 def _openapi() -> dict[str, Any]:
     """The same in OpenAPI 3, as the newer host has it."""
-    paths = {}
+    paths: dict[str, dict[str, Any]] = {}
     for path, methods in swagger()["paths"].items():
         paths[path] = {}
         for method, operation in methods.items():

@@ -66,8 +66,8 @@ def test_a_line_cut_off_by_the_death_counts_for_nothing(tmp_path: Path) -> None:
 def test_a_long_journal_is_rewritten_with_what_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowtrail.journal._REWRITE_BYTES", 500)
     die_during(tmp_path, POISON)
+    monkeypatch.setattr("flowtrail.journal._BYTES", 500)
     journal = Journal("q", tmp_path)
     journal.started(("open", "/do/0/x", 1, 1))
     for n in range(200):
@@ -75,7 +75,7 @@ def test_a_long_journal_is_rewritten_with_what_counts(
         journal.started(key)
         journal.ended(key)
     (file,) = tmp_path.glob("q@*.journal")
-    assert file.stat().st_size < 700
+    assert file.stat().st_size == 500
     assert "open" in file.read_text()
     assert "f1/" in file.read_text()
 
