@@ -35,6 +35,7 @@ def run(
     import signal
     import threading
 
+    from engine.collecting import settle
     from engine.logs import configure
     from engine.settings import read_settings
     from projections import metrics
@@ -46,7 +47,11 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     metrics.serve(settings.metrics_host, settings.metrics_port)
-    Projector(settings.kafka, settings.postgres, settings.topic_prefix, instance=instance, stop=stop).run()
+    projector = Projector(
+        settings.kafka, settings.postgres, settings.topic_prefix, instance=instance, stop=stop
+    )
+    settle()
+    projector.run()
 
 
 @app.command()

@@ -15,6 +15,7 @@ from typing import Any, Final
 import faust
 import structlog
 
+from engine import collecting
 from engine.core.batch import Definitions
 from engine.runtime import kafka, metrics, topics
 from engine.runtime.definitions import DefinitionLog
@@ -117,5 +118,6 @@ def run(settings: Settings, sandbox: Any = None) -> None:
     log.info(
         "engine starting", instance=settings.instance, kafka=settings.kafka, prefix=settings.topic_prefix
     )
+    collecting.settle()
     worker = faust.Worker(app, loglevel=logging.WARNING, redirect_stdouts=False, override_logging=False)
     worker.execute_from_commandline()

@@ -159,7 +159,7 @@ class Partition:
         try:
             restored = self._load()
             if restored.from_log:
-                self._writer.write(list(rebuild(restored, self.number, self._definitions, _now())))
+                self._writer.write(rebuild(restored, self.number, self._definitions, _now()))
             return restored
         except ProducerLost:
             raise
@@ -295,8 +295,7 @@ class Partition:
                 self._queues.ensure({topics.queue_topic(d.queue, d.task.priority) for d in batch.dispatches})
             except AwayError as away:
                 raise ProducerLost("away", str(away)) from None
-        if written := list(records.records_of(batch, self._prefix, _now())):
-            self._writer.write(written)
+        self._writer.write(records.records_of(batch, self._prefix, _now()))
         metrics.DECISION.inc(decided - began)
         metrics.TRANSACTION.observe(time.perf_counter() - decided)
         return batch

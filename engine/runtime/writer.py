@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
 import structlog
@@ -60,9 +61,15 @@ class Writer:
                     raise ProducerLost("open", error.str()) from None
 
     def write(self, records: Iterable[Produce]) -> None:
-        """Writes all of `records` or none. Raises ProducerLost, also when it is not known which."""
-        producer = self._producer
+        """Writes all of `records` or none. Raises ProducerLost, also when it is not known which.
+
+        A record is made when its turn comes and gone when the client has it: a list of a whole batch's would grow old in
+        the garbage collector, and each of its full collections costs more than a batch.
+        """
+        producer, coming = self._producer, iter(records)
         assert producer is not None
+        if (first := next(coming, None)) is None:
+            return
         # Step 1: begin; nothing was sent yet, a failure here leaves nothing behind
         # Step 2: hand everything to the client; its queue is large enough for a batch
         # Step 3: commit: the client flushes first, then asks the coordinator
@@ -70,7 +77,7 @@ class Writer:
             producer.begin_transaction()
             produce, prefix = producer.produce, self._prefix
             own, partitions = self._partition, self._partitions
-            for topic, key, value, headers in records:
+            for topic, key, value, headers in chain((first,), coming):
                 produce(
                     prefix + topic, value, key, partition_for(topic, key, own, partitions), headers=headers
                 )

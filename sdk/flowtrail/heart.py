@@ -28,11 +28,6 @@ _PROGRESS_EVERY_S: Final = 1.0
 _REMEMBERED_MAX: Final = 10_000
 
 
-def key_of(current: CurrentTask) -> Key:
-    task = current.task
-    return task.flow_id, task.task, task.run, task.attempt
-
-
 class Heart:
     """`send(current, progress)` produces one heartbeat; it must not block for long."""
 
@@ -43,7 +38,6 @@ class Heart:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._send, self._clock, self._now = send, clock, now
-        self._lock = threading.Lock()
         self._running: dict[Key, CurrentTask] = {}
         self._cancelled: OrderedDict[Key, None] = OrderedDict()
         self._wake = threading.Event()
@@ -63,30 +57,29 @@ class Heart:
     def begin(self, current: CurrentTask) -> bool:
         """False when the task need not be started: it was cancelled, or its deadline has passed."""
         current.beat_at = self._clock()  # the engine counts from when it handed out; the first third is ours
-        with self._lock:
-            over = key_of(current) in self._cancelled
-            if current.deadline is not None and current.deadline <= self._now():
-                over = True
-            if not over:
-                self._running[key_of(current)] = current
+        key = current.key
+        self._running[key] = current
+        # No lock: a dict's steps are whole, and `cancel` puts before it looks, as here. One of the two sees the other.
+        over = key in self._cancelled or (current.deadline is not None and current.deadline <= self._now())
         if over:
+            self.end(current)
             current.cancel()
         elif current.task.heartbeat or current.deadline is not None:
             self._wake.set()
         return not over
 
     def end(self, current: CurrentTask) -> None:
-        with self._lock:
-            if self._running.get(key_of(current)) is current:
-                del self._running[key_of(current)]
+        if (
+            self._running.get(current.key) is current
+        ):  # a task delivered twice is performed twice at the same time
+            self._running.pop(current.key, None)
 
     def cancel(self, key: Key) -> bool:
-        """True when the task was being performed; one that comes later is not started."""
-        with self._lock:
-            self._cancelled[key] = None
-            while len(self._cancelled) > _REMEMBERED_MAX:
-                self._cancelled.popitem(last=False)
-            current = self._running.get(key)
+        """True when the task was being performed; one that comes later is not started. One thread calls this."""
+        self._cancelled[key] = None
+        while len(self._cancelled) > _REMEMBERED_MAX:
+            self._cancelled.popitem(last=False)
+        current = self._running.get(key)
         if current is None:
             return False
         current.cancel()
@@ -101,12 +94,11 @@ class Heart:
 
     def turn(self) -> bool:
         """One look at everything; whether anything running needs close attention."""
-        with self._lock:
-            running = list(self._running.values())
+        running = list(self._running.values())
         at, now = self._clock(), self._now()
         close = False
         for current in running:
-            if current.cancelled.is_set():
+            if current.is_cancelled:
                 continue
             if current.deadline is not None and now >= current.deadline:
                 log.warning(

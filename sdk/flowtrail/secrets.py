@@ -19,7 +19,8 @@ from typing import Any, Final
 from flowtrail.errors import AUTHORIZATION, TaskError
 
 _SEALED: Final = re.compile("⟦(secret|authorization):([^⟦⟧]+)⟧")
-_MARKS: Final = ("⟦".encode(), rb"\u27e6", rb"\u27E6")
+_MARK: Final = "⟦".encode()
+_ESCAPED: Final = rb"\u27"  # of ⟦, in either case, and of a few others
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -39,7 +40,7 @@ def unseal(value: Any, authorization: Mapping[str, str] | None = None) -> Any:
 
 def unseal_json(raw: bytes) -> bytes:
     """The same for JSON bytes; what holds no reference comes back as it is, unread."""
-    if not any(mark in raw for mark in _MARKS):
+    if _MARK not in raw and _ESCAPED not in raw:
         return raw
     try:
         value = json.loads(raw)

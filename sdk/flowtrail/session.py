@@ -25,11 +25,11 @@ from flowtrail.cancellations import Cancellations
 from flowtrail.crew import Crew
 from flowtrail.errors import CONFIGURATION, PENDING, RUNTIME, ApiError, FlowtrailError, Pending, Unreachable
 from flowtrail.functions import Failure, Function, Outcome, TaskContext
-from flowtrail.heart import Heart, key_of
+from flowtrail.heart import Heart
 from flowtrail.journal import Journal
 from flowtrail.kafka import consumer_of, producer_of
 from flowtrail.offsets import Offsets
-from flowtrail.performing import CurrentTask
+from flowtrail.performing import CurrentTask, enter, leave
 from flowtrail.wire import Task, Unreadable, Wire
 
 log: Final = logging.getLogger("flowtrail.worker")
@@ -282,8 +282,9 @@ class Session:
             return
         function, arguments, current = prepared
         began = time.perf_counter()
-        with current.entered():
-            outcome = function.perform(arguments, current.context)
+        kept = enter(current)
+        outcome = function.perform(arguments, current.context)  # never raises
+        leave(kept)
         self._ended(job, current, outcome, time.perf_counter() - began)
 
     async def _perform_async(self, job: Job) -> None:
@@ -295,7 +296,7 @@ class Session:
             with current.awaited():
                 outcome = await function.perform_async(arguments, current.context)
         except asyncio.CancelledError:
-            if not current.cancelled.is_set():
+            if not current.is_cancelled:
                 raise  # the loop is torn down
             outcome = PENDING
         self._ended(job, current, outcome, time.perf_counter() - began)
@@ -324,26 +325,26 @@ class Session:
         )
         current = CurrentTask(task, context)
         if self._journal is not None:
-            deaths = self._journal.deaths(key_of(current))
+            deaths = self._journal.deaths(current.key)
             if deaths >= self._max_deliveries:
                 detail = (
                     f"Expected the task's function to return but the worker died {deaths} times while it ran"
                 )
                 self._over(job, Failure(RUNTIME, 500, "Task ends its worker", detail, incident=True), 0.0)
-                self._journal.ended(key_of(current))
+                self._journal.ended(current.key)
                 return None
         if not self._heart.begin(current):
             self._unsaid(job, "cancelled", 0.0)
             return None
         if self._journal is not None:
-            self._journal.started(key_of(current))
+            self._journal.started(current.key)
         return function, task.arguments, current
 
     def _ended(self, job: Job, current: CurrentTask, outcome: Outcome, seconds: float) -> None:
         self._heart.end(current)
         if self._journal is not None:
-            self._journal.ended(key_of(current))
-        if current.cancelled.is_set():
+            self._journal.ended(current.key)
+        if current.is_cancelled:
             self._unsaid(job, "cancelled", seconds)
         elif isinstance(outcome, Pending):
             self._unsaid(job, "pending", seconds)

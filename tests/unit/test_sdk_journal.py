@@ -55,29 +55,35 @@ def test_the_journal_of_a_process_that_lives_is_left_alone(tmp_path: Path) -> No
     living.close()
 
 
-def test_a_line_cut_off_by_the_death_counts_for_nothing(tmp_path: Path) -> None:
-    die_during(tmp_path, POISON)
-    (left,) = tmp_path.glob("q@*.journal")
-    with left.open("ab") as file:
-        file.write(b"+f2/do/0/x#1")
-    assert Journal("q", tmp_path).deaths(POISON) == 1
+def test_a_key_longer_than_a_slot_is_counted_too(tmp_path: Path) -> None:
+    long = ("f1", "/do/0/" + "x" * 500, 1, 1)
+    die_during(tmp_path, long)
+    assert Journal("q", tmp_path).deaths(long) == 1
 
 
-def test_a_long_journal_is_rewritten_with_what_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_journal_keeps_nobody_from_working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     die_during(tmp_path, POISON)
-    monkeypatch.setattr("flowtrail.journal._BYTES", 500)
+    monkeypatch.setattr("flowtrail.journal._BYTES", 4 * 256)
     journal = Journal("q", tmp_path)
-    journal.started(("open", "/do/0/x", 1, 1))
-    for n in range(200):
-        key = (f"g{n}", "/do/0/x", 1, 1)
+    keys = [(f"g{n}", "/do/0/x", 1, 1) for n in range(10)]
+    for key in keys:
         journal.started(key)
+    for key in keys:
         journal.ended(key)
+    assert journal.deaths(POISON) == 1
     (file,) = tmp_path.glob("q@*.journal")
-    assert file.stat().st_size == 500
-    assert "open" in file.read_text()
-    assert "f1/" in file.read_text()
+    slots = [file.read_bytes()[at : at + 256] for at in range(0, 1024, 256)]
+    assert [slot.rstrip(b"\0") for slot in slots if slot[0]] == [b"f1/do/0/x#1.1"]
+
+
+def test_a_slot_is_used_again(tmp_path: Path) -> None:
+    journal = Journal("q", tmp_path)
+    for n in range(5000):
+        journal.started(("g", "/do/0/x", n, 1))
+        journal.ended(("g", "/do/0/x", n, 1))
+    journal.started(POISON)
+    (file,) = tmp_path.glob("q@*.journal")
+    assert b"f1/do/0/x#1.1\0" in file.read_bytes()
 
 
 def test_a_folder_that_cannot_be_written_is_told_and_does_not_matter(

@@ -9,7 +9,7 @@ import threading
 import pytest
 from flowtrail import PENDING, Cancelled, InputError, Pending, current_task, heartbeat
 from flowtrail.functions import Function, TaskContext
-from flowtrail.heart import Heart, key_of
+from flowtrail.heart import Heart
 from flowtrail.performing import CurrentTask
 from flowtrail.tokens import token_of
 from flowtrail.wire import Task
@@ -105,7 +105,7 @@ def test_a_task_past_its_deadline_is_cancelled_and_one_that_comes_too_late_is_no
 def test_a_cancellation_may_come_before_the_task() -> None:
     beating, _, _ = heart()
     task = current()
-    assert not beating.cancel(key_of(task))
+    assert not beating.cancel(task.key)
     assert not beating.begin(task)
     assert task.cancelled.is_set()
 
@@ -114,11 +114,11 @@ def test_a_sync_function_learns_of_its_cancellation_at_its_next_heartbeat() -> N
     beating, _, _ = heart()
     task = current()
     beating.begin(task)
-    assert beating.cancel(key_of(task))
+    assert beating.cancel(task.key)
     with task.entered(), pytest.raises(Cancelled, match="was cancelled"):
         heartbeat()
     beating.end(task)
-    assert not beating.cancel(key_of(task))
+    assert not beating.cancel(task.key)
 
 
 def test_a_coroutine_is_interrupted_where_it_waits() -> None:
