@@ -1,6 +1,6 @@
 """Messages to bytes and back: Confluent framing (00, four-byte id, Avro datum).
 
-Pure. fastavro reads everything and writes what is rare; `writing.py` writes the hot records. Unions are given to
+Pure. fastavro reads everything and writes what is rare; `writing.py` and `reading.py` know the hot records. Unions are given to
 fastavro as (name, record) tuples, because it then skips guessing the branch. Readers identify the writer's schema by the record header `schema` (CRC-64-AVRO fingerprint) first, because
 the log must outlive any registry, then by the framing. What cannot be read raises `Undecodable`, never anything else.
 """
@@ -14,7 +14,7 @@ from typing import Any, Final
 import fastavro
 
 from schemas import messages as m
-from schemas import writing
+from schemas import reading, writing
 from schemas.registry import NAMESPACE, Schema, by_fingerprint, by_id, newest
 from schemas.upcasts import upcast
 
@@ -299,6 +299,10 @@ def encode_command(command: m.Command) -> bytes:
 
 
 def decode_command(value: bytes, fingerprint: bytes | None = None) -> m.Command:
+    """Raises Undecodable."""
+    schema, start = _identify(value, fingerprint)
+    if schema is _COMMAND and (usual := reading.command(value, start)) is not None:
+        return usual
     record = _read(value, fingerprint, ("command",))[1]
     return m.Command(
         command_id=record["command_id"],
