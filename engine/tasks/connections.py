@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
@@ -54,14 +54,17 @@ def client() -> httpx2.AsyncClient:
     return found
 
 
-def new_client(**options: Any) -> httpx2.AsyncClient:
-    """A client of its own within the operator's limits, for libraries that close what they are given."""
+def new_client(limit: int | None = None, **options: Any) -> httpx2.AsyncClient:
+    """A client of its own within the operator's limits, for libraries that close what they are given.
+
+    `limit` bounds the bytes of every answer, for libraries that read them whole; then none may be compressed.
+    """
     settings = configured()
     given: dict[str, Any] = {
         "timeout": httpx2.Timeout(settings.http_read_s, connect=settings.http_connect_s),
         "follow_redirects": False,
         "trust_env": False,
-        "transport": _Transport(),
+        "transport": _Transport(limit),
         # flows share the client: what a server sets for one must not be sent for another
         "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         "headers": {"user-agent": _AGENT, "accept-encoding": "gzip, deflate"},
@@ -162,8 +165,9 @@ def _words(problem: Exception) -> str:
 class _Transport(httpx2.AsyncHTTPTransport):
     """Applies the rewrite rules to what is sent; the response keeps the request as it was."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None) -> None:
         settings = configured()
+        self._limit = limit
         super().__init__(
             trust_env=False,
             proxy=settings.http_proxy or None,
@@ -179,6 +183,16 @@ class _Transport(httpx2.AsyncHTTPTransport):
             )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await self._sent(request)
+        if self._limit is not None:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                await response.aclose()
+                raise httpx2.DecodingError("Expected an answer that is not compressed", request=request)
+            assert isinstance(response.stream, httpx2.AsyncByteStream)
+            response.stream = _Bounded(response.stream, self._limit)
+        return response
+
+    async def _sent(self, request: httpx2.Request) -> httpx2.Response:
         uri = str(request.url)
         target = rewritten(uri, self._rewrite)
         if target == uri:
@@ -193,3 +207,21 @@ class _Transport(httpx2.AsyncHTTPTransport):
             extensions=request.extensions,
         )
         return await super().handle_async_request(sent)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A stream of at most `limit` bytes; more are an error of who sends them."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, limit: int) -> None:
+        self._stream, self._limit = stream, limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in self._stream:
+            size += len(chunk)
+            if size > self._limit:
+                raise httpx2.RemoteProtocolError(f"the answer is larger than {self._limit} bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

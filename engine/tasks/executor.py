@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -83,6 +84,9 @@ def run(settings: Settings, api_key: str, *, grace: float = 30.0) -> None:
     """Performs tasks until SIGTERM or SIGINT; a second one ends the process at once. Raises what a worker raises."""
     rules(settings.http_rewrite)
     configure(settings)
+    logging.getLogger("mcp").setLevel(
+        logging.CRITICAL
+    )  # it logs what servers send, which may be confidential
     crew = workers(settings, api_key, grace=grace)
     failures: list[BaseException] = []
     threads = [

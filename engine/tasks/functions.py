@@ -29,7 +29,7 @@ TABLE: Final[dict[str, dict[str, tuple[str, str]]]] = {
     PROCESS: {
         "run.shell": ("engine.tasks.processes", "shell"),
         "run.script": ("engine.tasks.processes", "script"),
-        "run.container": ("engine.tasks.processes", "container"),
+        "run.container": ("engine.tasks.containers", "container"),
     },
 }
 """queue -> name of the function -> module and attribute."""

@@ -128,10 +128,10 @@ def result_of(answer: Answer, output: str) -> Any:
         "request": {
             "method": answer.method,
             "uri": _without_credentials(answer.uri),
-            "headers": _shown(answer.request_headers),
+            "headers": shown(answer.request_headers),
         },
         "statusCode": answer.status,
-        "headers": _shown(dict(answer.headers)),
+        "headers": shown(dict(answer.headers)),
         "content": content_of(answer),
     }
 
@@ -166,7 +166,7 @@ def is_json(kind: str) -> bool:
     return kind == JSON_TYPE or kind.endswith("+json")
 
 
-def _shown(headers: Mapping[str, str]) -> dict[str, str]:
+def shown(headers: Mapping[str, str]) -> dict[str, str]:
     """Outcomes are kept in the log for ever: what looks like a credential does not go there."""
     return {name: value for name, value in headers.items() if _CREDENTIALS.search(name) is None}
 

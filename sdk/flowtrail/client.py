@@ -18,6 +18,7 @@ from urllib.parse import quote
 import httpx2
 
 from flowtrail.errors import ApiError, InputError, TaskError, WaitTimeout
+from flowtrail.flows import FlowFunction
 from flowtrail.payload import NotJson, to_json
 from flowtrail.transport import Api
 
@@ -95,8 +96,8 @@ class Client:
 
     # -- definitions --------------------------------------------------------------------------------------------
 
-    def publish(self, definition: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-        """Publishes a definition: YAML or JSON text, a path to it, or the document as a mapping.
+    def publish(self, definition: str | Path | Mapping[str, Any] | FlowFunction[..., Any]) -> dict[str, Any]:
+        """Publishes a definition: YAML or JSON text, a path to it, the document as a mapping, or a flow in Python.
 
         The same content again is fine; other content under the same version is refused (ApiError, 409).
         """
@@ -337,8 +338,10 @@ def _json_of(value: Any) -> bytes:
         raise InputError(str(problem)) from None
 
 
-def _source(definition: str | Path | Mapping[str, Any]) -> tuple[bytes, str]:
+def _source(definition: str | Path | Mapping[str, Any] | FlowFunction[..., Any]) -> tuple[bytes, str]:
     """The definition's bytes and their media type. Text of one line that is no JSON is taken for a path."""
+    if isinstance(definition, FlowFunction):
+        return definition.yaml().encode(), "application/yaml"
     if isinstance(definition, Mapping):
         return _json_of(dict(definition)), "application/json"
     if isinstance(definition, Path) or ("\n" not in definition and not definition.lstrip().startswith("{")):

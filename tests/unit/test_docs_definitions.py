@@ -9,6 +9,7 @@ import pytest
 
 from engine.dsl.compile import compile_definition
 from engine.dsl.model import Approval, Call, Decide
+from engine.tasks import functions
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
@@ -20,11 +21,17 @@ def blocks(page: str) -> list[str]:
     return [text if text.startswith("document:") else _HEAD + re.sub("(?m)^", "  ", text) for text in found]
 
 
-@pytest.mark.parametrize("page", ["extensions.md", "decision-tables.md"])
+@pytest.mark.parametrize("page", ["extensions.md", "decision-tables.md", "calls.md"])
 def test_every_definition_of_a_page_compiles(page: str) -> None:
     assert blocks(page)
     for text in blocks(page):
         assert compile_definition(text).warnings == ()
+
+
+def test_every_built_in_function_has_its_section() -> None:
+    headings = " ".join(re.findall("(?m)^## (.*)$", (ROOT / "docs/calls.md").read_text()))
+    for name in [name for table in functions.TABLE.values() for name in table]:
+        assert name.removeprefix("run.") in headings
 
 
 def test_the_pages_definitions_have_what_their_text_says() -> None:
