@@ -10,7 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flowtrail import PENDING, ApiError, Client, Flow, Pending, Worker, current_task, heartbeat
+from flowtrail import (
+    PENDING,
+    ApiError,
+    Client,
+    Flow,
+    Pending,
+    Worker,
+    current_task,
+    each,
+    flow,
+    heartbeat,
+    register,
+    task,
+    when,
+)
 
 from api.store import PostgresStore
 from engine.runtime import kafka
@@ -123,6 +137,25 @@ def kinds(flow: Flow) -> set[str]:
         if problem.status != 404:
             raise
         return set()
+
+
+def test_a_flow_written_in_python_is_published_and_runs(client: Client, worker: Worker) -> None:
+    @task(queue="outside")
+    def pack(item: str) -> str:
+        return f"box of {item}"
+
+    @flow(namespace="shop", version="1.0.0")
+    def parcel(items: list[str], price: float) -> Any:
+        boxes = each(items, lambda item: pack(item))
+        large = when(price > 100, lambda: "large", lambda: "small")
+        return {"boxes": boxes, "size": large}
+
+    client.publish(parcel)
+    register(worker, parcel)
+    with running(worker):
+        given: dict[str, Any] = {"items": ["book", "pen"], "price": 120.5}
+        output = client.start("shop/parcel", given).wait(30)["output"]
+    assert output == parcel(**given) == {"boxes": ["box of book", "box of pen"], "size": "large"}
 
 
 def test_progress_is_in_the_history(client: Client, worker: Worker) -> None:
