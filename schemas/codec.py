@@ -270,6 +270,9 @@ def encode_rejection(rejection: m.Rejection) -> bytes:
 
 def decode_logged(value: bytes, fingerprint: bytes | None = None) -> m.Event | m.Rejection:
     """A record of the `events` topic. Raises Undecodable."""
+    schema, start = _identify(value, fingerprint)
+    if schema is _EVENT and (usual := reading.event(value, start)) is not None:
+        return usual
     kind, record = _read(value, fingerprint, ("event", "rejection"))
     if kind == "event":
         return _event_in(record)
@@ -277,6 +280,10 @@ def decode_logged(value: bytes, fingerprint: bytes | None = None) -> m.Event | m
 
 
 def decode_event(value: bytes, fingerprint: bytes | None = None) -> m.Event:
+    """Raises Undecodable."""
+    schema, start = _identify(value, fingerprint)
+    if schema is _EVENT and (usual := reading.event(value, start)) is not None:
+        return usual
     return _event_in(_read(value, fingerprint, ("event",))[1])
 
 
