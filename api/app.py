@@ -13,7 +13,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Lifespan, Scope
 
-from api import approvals, bodies, definitions, events, flows, health, openapi, problems, registry, tasks
+from api import (
+    approvals,
+    bodies,
+    definitions,
+    events,
+    flows,
+    health,
+    openapi,
+    past,
+    problems,
+    registry,
+    tasks,
+)
 from api.edge import Edge
 from api.errors import MethodNotAllowed
 from api.health import Readiness
@@ -37,7 +49,7 @@ def create_app(settings: Settings, ports: Ports, lifespan: Lifespan[FastAPI] | N
     app.state.readiness = Readiness(ports)
     app.router.routes.append(_Bare("/flows", start_flow, methods=["POST"]))
     app.router.routes.append(_Bare("/flows/{flow_id}", flows.get_flow, methods=["GET"]))
-    for room in (flows, tasks, approvals, events, definitions, registry, health):
+    for room in (flows, past, tasks, approvals, events, definitions, registry, health):
         app.include_router(room.router)
     app.router.routes.append(_Bare("/openapi.json", _document, methods=["GET"]))
     app.add_exception_handler(HTTPException, _problem)

@@ -12,6 +12,7 @@ import psycopg
 
 from engine.dsl.errors import DefinitionError
 from engine.errors import AwayError, FlowtrailError, InputError
+from replay.flow import BrokenFlow
 
 DOCUMENTED_AT: Final = "https://github.com/flowtrail/flowtrail/blob/main/docs/problems.md#"
 """A problem's type is this and its slug."""
@@ -74,6 +75,7 @@ ANSWERS: Final[tuple[tuple[type[Exception], int, str, str], ...]] = (
     (UnsupportedMedia, 415, "unsupported-media-type", "Unsupported media type"),
     (DefinitionError, 422, "invalid-definition", "The definition is not valid"),
     (InputError, 422, "invalid-request", "The request is not valid"),
+    (BrokenFlow, 409, "damaged-log", "The flow's records in the log are damaged"),
     (Behind, 503, "position-not-reached", "The read model has not come that far"),
     (AwayError, 503, "server-away", "A server does not answer"),
     (psycopg.errors.UndefinedTable, 503, "not-initialized", "The database was not initialized"),

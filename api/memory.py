@@ -18,6 +18,7 @@ from engine.runtime.definitions import version_key
 from engine.runtime.topics import DEFINITIONS, partition_of
 from projections import views
 from projections.queries import Ask
+from replay.flow import Log, UnknownFlow
 from schemas import messages as m
 from schemas.codec import decode_definition
 
@@ -181,6 +182,20 @@ class MemoryLog:
 
 
 @dataclass
+class MemoryPast:
+    """`logs` by flow."""
+
+    logs: dict[str, Log] = field(default_factory=dict)
+    away: bool = False
+
+    async def log(self, flow_id: str) -> Log:
+        _answering(self.away, "Kafka")
+        if flow_id not in self.logs:
+            raise UnknownFlow(f"Expected flow {flow_id} to be in the log but it has no event of it")
+        return self.logs[flow_id]
+
+
+@dataclass
 class MemoryQueues:
     made: set[str] = field(default_factory=set)
     away: bool = False
@@ -198,6 +213,7 @@ class Memory:
     store: MemoryStore = field(default_factory=MemoryStore)
     definitions: MemoryDefinitions = field(default_factory=MemoryDefinitions)
     queues: MemoryQueues = field(default_factory=MemoryQueues)
+    past: MemoryPast = field(default_factory=MemoryPast)
     pepper: bytes = b"a pepper for tests"
     log: MemoryLog = field(init=False)
 
@@ -205,4 +221,4 @@ class Memory:
         self.log = MemoryLog(self.definitions)
 
     def ports(self) -> Ports:
-        return Ports(self.reads, self.store, self.log, self.definitions, self.queues, self.pepper)
+        return Ports(self.reads, self.store, self.log, self.definitions, self.queues, self.past, self.pepper)

@@ -162,7 +162,30 @@ _BARE: Final[dict[str, dict[str, Any]]] = {
     },
 }
 
+_BY: Final = {
+    "type": "object",
+    "description": "The event that gave a value: sequence, time, kind, task, run, actor, command_id",
+}
+_STATE: Final = {
+    "type": "object",
+    "description": "The flow as it stood: status, sequence, input, data, context, active tasks, output or error",
+    "required": ["id", "status", "sequence", "input", "data", "context", "active"],
+}
+
+
+def _told(key: str, *values: str) -> dict[str, Any]:
+    item = {"path": {"type": "string"}, "by": _BY} | {name: {} for name in values}
+    parts = {
+        "id": {"type": "string"},
+        key: {"type": "array", "items": {"type": "object", "properties": item}},
+    }
+    return {"type": "object", "required": list(parts), "properties": parts}
+
+
 _ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("/flows/{flow_id}/states/{moment}", "get"): _STATE,
+    ("/flows/{flow_id}/blame", "get"): _told("values", "value"),
+    ("/flows/{flow_id}/changes", "get"): _told("changes", "before", "after"),
     ("/flows", "get"): _page("flows", "FlowSummary"),
     ("/flows/{flow_id}/tasks", "get"): _page("tasks", "TaskView"),
     ("/flows/{flow_id}/history", "get"): _page("events", "HistoryEntry"),

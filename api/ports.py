@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from engine.dsl.model import Definition
 from projections.queries import Ask
+from replay.flow import Log
 from schemas import messages as m
 
 T = TypeVar("T")
@@ -109,7 +110,7 @@ class Store(Protocol):
         """Raises AwayError or InputError when the database cannot be used."""
 
 
-class Log(Protocol):
+class Commands(Protocol):
     """Kafka, for writing."""
 
     async def send(
@@ -136,6 +137,13 @@ class Definitions(Protocol):
         """Blocks until everything acknowledged before was read; False when that took too long."""
 
 
+class Past(Protocol):
+    """The log itself, one flow at a time."""
+
+    async def log(self, flow_id: str) -> Log:
+        """Raises UnknownFlow when the log has no event of it, BrokenFlow."""
+
+
 class Queues(Protocol):
     def ensure(self, queues: Collection[str]) -> None:
         """Blocks. Makes the topics of these queues where they do not exist."""
@@ -145,7 +153,8 @@ class Queues(Protocol):
 class Ports:
     reads: Reads
     store: Store
-    log: Log
+    log: Commands
     definitions: Definitions
     queues: Queues
+    past: Past
     pepper: bytes

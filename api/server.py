@@ -21,6 +21,7 @@ from api.app import create_app
 from api.commandlog import KafkaLog
 from api.forgetting import forget_old_claims
 from api.keys import read_pepper
+from api.past import KafkaPast
 from api.ports import Ports
 from api.queues import KafkaQueues
 from api.store import PostgresStore
@@ -56,6 +57,7 @@ def build(settings: Settings) -> FastAPI:
         log=commands,
         definitions=definitions,
         queues=KafkaQueues(settings.kafka, settings.topic_prefix, settings.partitions, settings.replication),
+        past=KafkaPast(settings.kafka, settings.topic_prefix, settings.postgres),
         pepper=read_pepper(settings.api_pepper, settings.data),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from replay.findings import Report
+    from replay.flow import Log
 
 app = typer.Typer(help="Rebuild and verify flows from the log alone.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object")]
 Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap servers [FLOWTRAIL_KAFKA]")]
 Postgres = Annotated[str | None, typer.Option(help="Postgres connection string [FLOWTRAIL_POSTGRES]")]
+NoIndex = Annotated[
+    bool, typer.Option("--no-index", help="Scan the flow's partition; do not ask the read model")
+]
 SHOWN_MAX = 20
 
 
@@ -33,9 +37,7 @@ def flow(
         typer.Option(metavar="SEQ|TIME", help="After event SEQ, or at an RFC 3339 time or epoch seconds"),
     ] = None,
     as_json: Json = False,
-    no_index: Annotated[
-        bool, typer.Option("--no-index", help="Scan the flow's partition; do not ask the read model")
-    ] = False,
+    no_index: NoIndex = False,
     kafka: Kafka = None,
     postgres: Postgres = None,
 ) -> None:
@@ -56,6 +58,89 @@ def flow(
         return
     for line in lines(rebuilt):
         typer.echo(line)
+
+
+@app.command()
+def diff(
+    flow_id: Annotated[str, typer.Argument(metavar="ID", help="The flow's id")],
+    since: Annotated[str, typer.Argument(metavar="SEQ|TIME", help="After event SEQ, or at an RFC 3339 time")],
+    until: Annotated[
+        str | None, typer.Argument(metavar="[SEQ|TIME]", help="The other moment; without: now")
+    ] = None,
+    as_json: Json = False,
+    no_index: NoIndex = False,
+    kafka: Kafka = None,
+    postgres: Postgres = None,
+) -> None:
+    """Show what is different between two moments of a flow, and which event made it so."""
+    from replay import past
+    from replay.moment import parse_moment
+
+    one = parse_moment(since, "the first moment")
+    other = None if until is None else parse_moment(until, "the second moment")
+    told = past.difference(_log(flow_id, kafka, postgres, no_index), one, other)
+    if as_json:
+        _print_json(told)
+        return
+    typer.echo(f"{flow_id}: event {told['from']} to {told['to']}, {len(told['changes'])} changes")
+    for change in told["changes"]:
+        before, after = (_short(change[n]) if n in change else "(nothing)" for n in ("before", "after"))
+        typer.echo(f"  {change['path']}: {before} -> {after}")
+        typer.echo(f"    {_who(change['by'])}")
+
+
+@app.command()
+def blame(
+    flow_id: Annotated[str, typer.Argument(metavar="ID", help="The flow's id")],
+    path: Annotated[str, typer.Argument(metavar="[POINTER]", help="Such as /context/amount")] = "",
+    until: Annotated[
+        str | None, typer.Option(metavar="SEQ|TIME", help="After event SEQ, or at an RFC 3339 time")
+    ] = None,
+    as_json: Json = False,
+    no_index: NoIndex = False,
+    kafka: Kafka = None,
+    postgres: Postgres = None,
+) -> None:
+    """Show for each value of a flow's data which event gave it."""
+    from replay import past
+    from replay.moment import parse_moment
+
+    moment = None if until is None else parse_moment(until)
+    told = past.blame(_log(flow_id, kafka, postgres, no_index), path, moment)
+    if as_json:
+        _print_json(told)
+        return
+    for found in told["values"]:
+        typer.echo(f"{found['path'] or '(all)'} = {_short(found['value'])}")
+        typer.echo(f"  {_who(found['by'])}")
+
+
+def _log(flow_id: str, kafka: str | None, postgres: str | None, no_index: bool) -> Log:
+    from engine.settings import read_settings
+    from replay.flow import index_of, read_flow
+
+    settings = read_settings(kafka=kafka, postgres=postgres)
+    index = None if no_index else index_of(settings.postgres)
+    return read_flow(settings.kafka, settings.topic_prefix, flow_id, index)
+
+
+def _print_json(value: object) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.encode(value).decode())
+
+
+def _short(value: object) -> str:
+    import msgspec
+
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 200 else f"{text[:200]} … ({len(text)} characters)"
+
+
+def _who(by: dict[str, Any]) -> str:
+    where = "" if by["task"] is None else f" {by['task']}"
+    actor = f"{by['actor']['kind']} {by['actor']['id']}".strip()
+    return f"event {by['sequence']} {by['time']} {by['kind']}{where} by {actor} ({by['command_id']})"
 
 
 @app.command()

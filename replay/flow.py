@@ -30,6 +30,10 @@ Positions = Callable[[str], list[tuple[int, int, int]]]
 """(partition, offset, sequence) of a flow's events. Raises AwayError."""
 
 
+class UnknownFlow(InputError):
+    """No event of it is in the log."""
+
+
 class BrokenFlow(FlowtrailError):
     """The log's records of a flow do not fold: found wrong, not a defect of the reader."""
 
@@ -76,10 +80,20 @@ def index_of(postgres: str) -> Positions:
     return positions
 
 
-def rebuild(
-    servers: str, prefix: str, flow_id: str, until: Moment | None = None, index: Positions | None = None
-) -> Rebuilt:
-    """Raises InputError for a flow that is not in the log or not yet at `until`, BrokenFlow when its events do not fold."""
+class Log(msgspec.Struct, kw_only=True):
+    """What the log holds of one flow, in order, and how it was found."""
+
+    flow_id: str
+    logged: list[Logged]
+    rejections: list[m.Rejection]
+    way: Way
+    why: str
+    partition: int
+    records_read: int
+
+
+def read_flow(servers: str, prefix: str, flow_id: str, index: Positions | None = None) -> Log:
+    """Raises UnknownFlow when the log has no event of it, InputError, AwayError, BrokenFlow for what cannot be read."""
     if not FLOW_ID.fullmatch(flow_id):
         raise InputError(f"Expected a flow id matching {FLOW_ID.pattern} but found {flow_id[:200]!r}")
     topic = prefix + EVENTS
@@ -92,19 +106,39 @@ def rebuild(
         way, found = "scan", _read(servers, topic, flow_id, partition, span)
     if not found.logged:
         raise _unknown(flow_id, topic, partition, found.rejections)
-    live, state, head, kept = fold_until(flow_id, found.logged, until)
+    return Log(
+        flow_id=flow_id,
+        logged=found.logged,
+        rejections=found.rejections,
+        way=way,
+        why=why,
+        partition=partition,
+        records_read=found.records_read,
+    )
+
+
+def rebuild(
+    servers: str, prefix: str, flow_id: str, until: Moment | None = None, index: Positions | None = None
+) -> Rebuilt:
+    """Raises InputError for a flow that is not in the log or not yet at `until`, BrokenFlow when its events do not fold."""
+    return rebuilt_at(read_flow(servers, prefix, flow_id, index), until)
+
+
+def rebuilt_at(log: Log, until: Moment | None = None) -> Rebuilt:
+    """Raises InputError when the flow was not yet at `until`, BrokenFlow when its events do not fold."""
+    live, state, head, kept = fold_until(log.flow_id, log.logged, until)
     return Rebuilt(
         live=live,
         state=state,
         head=head,
         logged=kept,
-        events_in_log=len(found.logged),
-        rejections=found.rejections,
+        events_in_log=len(log.logged),
+        rejections=log.rejections,
         until=until,
-        way=way,
-        why=why,
-        partition=partition,
-        records_read=found.records_read,
+        way=log.way,
+        why=log.why,
+        partition=log.partition,
+        records_read=log.records_read,
     )
 
 
@@ -120,12 +154,12 @@ def fold_until(
         if until is not None and not until.includes(event.sequence, event.time):
             break
         if event.previous_hash != head:
-            raise _broken(one, f"the chain of hashes breaks at event {event.sequence}")
+            raise broken(one, f"the chain of hashes breaks at event {event.sequence}")
         head = digest(one.value)
         try:
             state = evolve(state, event, head)
         except BrokenLog as problem:
-            raise _broken(one, str(problem)) from None
+            raise broken(one, str(problem)) from None
         live = state if isinstance(state, m.LiveFlow) else live
         kept.append(one)
         last = event
@@ -138,7 +172,7 @@ def fold_until(
     return live, state, head, kept
 
 
-def _broken(one: Logged, text: str) -> BrokenFlow:
+def broken(one: Logged, text: str) -> BrokenFlow:
     place = f"partition {one.partition}, offset {one.offset}"
     flow_id = one.event.flow_id
     return BrokenFlow(
@@ -146,11 +180,11 @@ def _broken(one: Logged, text: str) -> BrokenFlow:
     )
 
 
-def _unknown(flow_id: str, topic: str, partition: int, rejections: list[m.Rejection]) -> InputError:
+def _unknown(flow_id: str, topic: str, partition: int, rejections: list[m.Rejection]) -> UnknownFlow:
     text = f"Expected flow {flow_id} to be in the log but partition {partition} of {topic} has no event of it"
     if rejections:
         text += f"; it holds {len(rejections)} refused commands, the last: {rejections[-1].reason}"
-    return InputError(text)
+    return UnknownFlow(text)
 
 
 def _by_index(
@@ -167,7 +201,7 @@ def _by_index(
     if not offsets or not span[0] <= min(offsets) <= max(offsets) < span[1]:
         return None, "the index does not have the flow" if not offsets else "the index is of another log"
     found = _read(servers, topic, flow_id, partition, (min(offsets), max(offsets) + 1))
-    if not _ended(found):  # the read model may be behind: what it has not seen lies further on
+    if not is_over(found):  # the read model may be behind: what it has not seen lies further on
         later = _read(servers, topic, flow_id, partition, (max(offsets) + 1, span[1]))
         found.logged += later.logged
         found.rejections += later.rejections
@@ -177,7 +211,8 @@ def _by_index(
     return found, ""
 
 
-def _ended(found: _Found) -> bool:
+def is_over(found: Log | _Found) -> bool:
+    """Whether the last event is an end: nothing follows it."""
     ends = m.FlowCompleted | m.FlowFaulted | m.FlowCancelled
     return bool(found.logged) and isinstance(found.logged[-1].event.body, ends)
 

@@ -24,23 +24,28 @@ _LAST_MOMENT: Final = 253_402_300_799_999_999  # the end of the year 9999
 
 
 def document(rebuilt: Rebuilt) -> dict[str, Any]:
-    """Ready for msgspec.json.encode."""
-    live, state, last = rebuilt.live, rebuilt.state, rebuilt.logged[-1].event
-    ended = isinstance(state, m.EndedFlow)
+    """The state with its events, ready for msgspec.json.encode."""
+    return {**state(rebuilt), "events": [_event(logged) for logged in rebuilt.logged]}
+
+
+def state(rebuilt: Rebuilt) -> dict[str, Any]:
+    """The state alone."""
+    live, found, last = rebuilt.live, rebuilt.state, rebuilt.logged[-1].event
+    ended = isinstance(found, m.EndedFlow)
     body = last.body
     return {
         "id": live.flow_id,
         "definition": live.definition,
         "definition_hash": live.definition_hash.hex(),
         "engine_version": live.engine_version,
-        "status": state.status,
-        "sequence": state.sequence,
+        "status": found.status,
+        "sequence": found.sequence,
         "events_in_log": rebuilt.events_in_log,
         "head": rebuilt.head.hex(),
         "started_at": timestamp(live.started_at),
         "updated_at": timestamp(last.time),
         "ended_at": timestamp(last.time) if ended else None,
-        "waits": _waits(state),
+        "waits": _waits(found),
         "parent": None if live.parent is None else _fields(live.parent),
         "deadline": _moment(live.deadline),
         "active": [] if ended else [_active(task) for task in live.active],
@@ -62,7 +67,6 @@ def document(rebuilt: Rebuilt) -> dict[str, Any]:
             "partition": rebuilt.partition,
             "records": rebuilt.records_read,
         },
-        "events": [_event(logged) for logged in rebuilt.logged],
     }
 
 

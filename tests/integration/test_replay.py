@@ -388,9 +388,26 @@ def test_the_command_shows_a_flow_at_a_moment(servers: Servers, prefix: str, log
     assert json.loads(flowtrail("flow", "f-1", "--until", started, "--json", **at).stdout)["sequence"] == 4
 
 
+def test_the_command_tells_who_gave_a_value_and_what_changed(
+    servers: Servers, prefix: str, log: EventLog
+) -> None:
+    written(log, 3)
+    at = {"kafka": servers.kafka, "prefix": prefix}
+    told = json.loads(flowtrail("blame", "f-1", "/context/paid", "--json", **at).stdout)
+    assert (told["values"][0]["value"], told["values"][0]["by"]["sequence"]) == (True, 5)
+    text = flowtrail("blame", "f-1", "/context/paid", "--no-index", **at).stdout
+    assert text.startswith("/context/paid = true\n  event 5 ")
+    assert "TaskCompleted /do/2/charge by worker" in text
+    text = flowtrail("diff", "f-1", "4", "5", **at).stdout
+    assert text.startswith("f-1: event 4 to 5, ")
+    assert "/context/paid: (nothing) -> true" in text
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
+        (("blame", "f-1", "context"), 2, "Expected a JSON pointer"),
+        (("diff", "f-1", "yesterday"), 2, "Expected the first moment to be"),
         (("flow", "nobody"), 2, "Expected flow nobody to be in the log"),
         (("flow", "no/body"), 2, "Expected a flow id matching"),
         (("flow", "f-1", "--until", "yesterday"), 2, "Expected --until to be"),
