@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 DEFECT: Final = 70
@@ -30,6 +31,24 @@ def print_result(value: object, lines: Iterable[str], *, as_json: bool) -> None:
 def note(text: str) -> None:
     """Progress, on standard error, so that standard output stays the result."""
     print(text, file=sys.stderr, flush=True)
+
+
+def progress_line(done: str) -> Callable[[int, int], None] | None:
+    """On a terminal, a line on standard error that is written over; `done` is what happened to the records."""
+    began = last = time.monotonic()
+
+    def tell(read: int, of: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < 0.2:
+            return
+        last = now
+        rate = read / (now - began)
+        left = (of - read) / rate if rate else 0.0
+        text = f"{done} {read:,} of {of:,} records, {rate:,.0f}/s, {left:.0f} s left"
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+    return tell if sys.stderr.isatty() else None
 
 
 def print_error(text: str) -> None:

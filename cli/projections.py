@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from cli.console import progress_line
+
 app = typer.Typer(help="Fold the log into the read models.", no_args_is_help=True)
 
 Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap servers [FLOWTRAIL_KAFKA]")]
@@ -52,6 +54,77 @@ def run(
     )
     settle()
     projector.run()
+
+
+@app.command()
+def rebuild(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Which; main, the only one, is all tables")
+    ] = "main",
+    rate: Annotated[
+        float, typer.Option(help="Records a second at the most, so that others get on; 0: no limit", min=0)
+    ] = 30_000,
+    accept_differences: Annotated[
+        bool, typer.Option("--accept-differences", help="Put the new ones in place though they differ")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object")] = False,
+    kafka: Kafka = None,
+    postgres: Postgres = None,
+) -> None:
+    """Make the read models again from the log, beside those in use, compare, and put them in place.
+
+    Reads go on all the time. Run it again after a crash: it goes on where it was. Ends with 1 when a table in use is not
+    what the log gives; then nothing is put in place, unless differences are accepted.
+    """
+    import msgspec
+
+    from engine.errors import InputError
+    from engine.logs import configure
+    from engine.settings import read_settings
+    from projections.store import PROJECTION
+    from replay.rebuild import rebuild as make
+
+    if name != PROJECTION:
+        raise InputError(f"Expected the projection {PROJECTION} but found {name[:100]!r}")
+    settings = read_settings(kafka=kafka, postgres=postgres)
+    configure("error" if settings.log_level == "error" else "warning", "projections")
+    report = make(
+        settings.kafka,
+        settings.postgres,
+        settings.topic_prefix,
+        rate=rate,
+        swap_different=accept_differences,
+        progress=progress_line("folded"),
+    )
+    if json:
+        typer.echo(msgspec.json.encode(report).decode())
+    else:
+        again = ", resumed" if report.resumed else ""
+        typer.echo(
+            f"{report.records} records in {report.seconds:.1f} s ({report.records_per_second:.0f}/s{again}); the projector "
+            f"was held for {report.held_seconds:.2f} s"
+        )
+        for table, found in report.tables.items():
+            word = "equal" if found.equal else f"DIFFERENT, first at {found.first}"
+            typer.echo(
+                f"  {table:<11} {found.rebuilt_rows:>10} rows  sha256 {found.rebuilt_sha256[:16]}…  {word}"
+            )
+        typer.echo(
+            "the rebuilt read models are in place; undo: flowtrail projections rollback"
+            if report.swapped
+            else "nothing was put in place; --accept-differences does it all the same"
+        )
+    raise typer.Exit(0 if report.equal else 1)
+
+
+@app.command()
+def rollback(postgres: Postgres = None) -> None:
+    """Put back the read models from before the last rebuild; the projector then folds what they lack."""
+    from engine.settings import read_settings
+    from replay.rebuild import roll_back
+
+    roll_back(read_settings(postgres=postgres).postgres)
+    typer.echo("the read models of before the rebuild are in place")
 
 
 @app.command()

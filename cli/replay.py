@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from cli.console import progress_line
 
+if TYPE_CHECKING:
     from replay.findings import Report
     from replay.flow import Log
 
@@ -180,7 +180,7 @@ def verify(
         log_level="error" if settings.log_level == "error" else "warning",
     )
     configure(scope.log_level, "replay")
-    progress = _progress()
+    progress = progress_line("read")
     report = verify_all(scope, progress) if flow_id is None else verify_one(scope, flow_id, progress)
     _print(report, as_json)
     raise typer.Exit(0 if report.right else 1)
@@ -216,24 +216,3 @@ def _print_some(count: int, findings: list[str]) -> None:
         typer.echo(f"  different: {finding}")
     if count > SHOWN_MAX:
         typer.echo(f"  … and {count - SHOWN_MAX} more")
-
-
-def _progress() -> Callable[[int, int], None] | None:
-    """On a terminal, a line on standard error that is written over."""
-    import time
-
-    began = last = time.monotonic()
-
-    def tell(read: int, of: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < 0.2:
-            return
-        last = now
-        rate = read / (now - began)
-        left = (of - read) / rate if rate else 0.0
-        typer.echo(
-            f"\r\033[Kread {read:,} of {of:,} records, {rate:,.0f}/s, {left:.0f} s left", nl=False, err=True
-        )
-
-    return tell if sys.stderr.isatty() else None

@@ -20,24 +20,16 @@ import structlog
 from engine.errors import AwayError
 from engine.runtime.topics import EVENTS
 from projections import metrics
-from projections.batch import Folded, Move, fold_batch, refuse
+from projections.batch import Folded, Move
 from projections.follower import Follower
 from projections.logged import Record
 from projections.store import Store
+from projections.writing import write_all
 
 log = structlog.get_logger("flowtrail.projections")
 
 _POLL_S: Final = 0.1
 _REST_S: Final = 0.2
-# what is the record's fault or this program's, never the server's: retrying would stop the partition for ever
-_REFUSALS: Final = (
-    psycopg.DataError,
-    psycopg.IntegrityError,
-    psycopg.errors.ProgramLimitExceeded,  # such as a flow id too long for an index
-    ArithmeticError,
-    TypeError,
-    ValueError,
-)
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -122,23 +114,11 @@ class Projector:
     # -- writing ------------------------------------------------------------------------------------------------
 
     def _project(self, records: Sequence[Record]) -> bool:
-        """Writes `records`. What Postgres refuses is halved until the one record at fault is found and kept aside.
-
-        False when another projector moved the position: then none of the records after that may be written.
-        """
+        """False when another projector moved the position: then none of the records after that may be written."""
         positions = self._follower.assigned
-        records = [record for record in records if record.partition in positions]
-        if not records:
-            return True
-        try:
-            return self._write(fold_batch(records, positions))
-        except _REFUSALS as problem:
-            if len(records) == 1:
-                log.error("record refused", partition=records[0].partition, offset=records[0].offset)
-                reason = f"Expected to be stored but {type(problem).__name__}: {problem}"
-                return self._write(refuse(records[0], positions, reason))
-        middle = len(records) // 2
-        return self._project(records[:middle]) and self._project(records[middle:])
+        return write_all(
+            [record for record in records if record.partition in positions], positions, self._write
+        )
 
     def _write(self, folded: Folded) -> bool:
         if not folded.moves:

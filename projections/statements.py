@@ -10,6 +10,10 @@ import re
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Final
+
+SCHEMA: Final = "flowtrail"
+"""Where the read models are; a rebuild makes others beside it."""
 
 _HEADER = re.compile(r"^-- ([a-z_]+) --$", re.MULTILINE)
 
@@ -19,8 +23,10 @@ def sql_folder() -> Traversable:
 
 
 @cache
-def statements(file: str) -> dict[str, bytes]:
-    """Name -> statement of `sql/queries/<file>.sql`."""
-    text = sql_folder().joinpath("queries", f"{file}.sql").read_text("utf-8")
+def statements(file: str, schema: str = SCHEMA) -> dict[str, bytes]:
+    """Name -> statement of `sql/queries/<file>.sql`, over the read models in `schema`."""
+    text = (
+        sql_folder().joinpath("queries", f"{file}.sql").read_text("utf-8").replace("flowtrail.", f"{schema}.")
+    )
     parts = _HEADER.split(text)[1:]
     return {name: body.strip().encode() for name, body in zip(parts[::2], parts[1::2], strict=True)}

@@ -22,11 +22,10 @@ from engine.errors import AwayError
 from projections import migrations
 from projections.batch import Folded, Move
 from projections.copying import NULL, moment
-from projections.statements import statements
+from projections.statements import SCHEMA, statements
 
 log = structlog.get_logger("flowtrail.projections")
 PROJECTION: Final = "main"
-_SQL: Final = statements("writes")
 _MONTHS_LOCK: Final = 0x466C6F78
 _SESSION: Final = (
     "-c timezone=UTC -c synchronous_commit=off -c idle_in_transaction_session_timeout=15s -c lock_timeout=30s"
@@ -41,8 +40,9 @@ _MERGED: Final = {"flows", "tasks"}
 class Store:
     """One connection. Raises psycopg.OperationalError when Postgres goes away; then make a new Store."""
 
-    def __init__(self, postgres: str, topic: str) -> None:
+    def __init__(self, postgres: str, topic: str, schema: str = SCHEMA) -> None:
         self._topic = topic
+        self._sql = statements("writes", schema)
         self._months: set[str] = set()
         self.refused_rows = 0  # rows that were not ahead of what is stored: a broken log, or a defect
         try:
@@ -65,14 +65,14 @@ class Store:
     def prepare(self) -> None:
         """Raises AwayError or InputError when the database is not the one this program needs."""
         migrations.check(self._connection)
-        self._connection.execute(_SQL["session"])
-        self._months = {name for (name,) in self._connection.execute(_SQL["months"])}
+        self._connection.execute(self._sql["session"])
+        self._months = {name for (name,) in self._connection.execute(self._sql["months"])}
 
     def positions(self, partitions: Iterable[int]) -> dict[int, int]:
         """Partition -> first offset that is not folded; 0 for a partition seen for the first time."""
         asked = {"projection": PROJECTION, "topic": self._topic, "partitions": sorted(partitions)}
-        self._connection.execute(_SQL["add_positions"], asked)
-        found = self._connection.execute(_SQL["read_positions"], asked).fetchall()
+        self._connection.execute(self._sql["add_positions"], asked)
+        found = self._connection.execute(self._sql["read_positions"], asked).fetchall()
         return dict(found)
 
     def apply(self, folded: Folded) -> bool:
@@ -92,7 +92,7 @@ class Store:
         ordered = sorted(moves.items())
         times = [moment(move.event_time) for _, move in ordered]
         cursor.execute(
-            _SQL["move_positions"],
+            self._sql["move_positions"],
             {
                 "projection": PROJECTION,
                 "topic": self._topic,
@@ -106,11 +106,11 @@ class Store:
         return cursor.rowcount == len(ordered)
 
     def _write(self, cursor: psycopg.Cursor, table: str, lines: list[str]) -> None:
-        with cursor.copy(_SQL[f"copy_{table}"]) as copy:
+        with cursor.copy(self._sql[f"copy_{table}"]) as copy:
             copy.write("".join(lines))
         if table in _MERGED:
             # never a prepared plan: one made while the table was empty would stay for the life of the session
-            cursor.execute(_SQL[f"merge_{table}"], prepare=False)
+            cursor.execute(self._sql[f"merge_{table}"], prepare=False)
             self.refused_rows += len(lines) - cursor.rowcount
 
     def ensure_months(self, months: Iterable[str]) -> None:
@@ -119,7 +119,7 @@ class Store:
         if not missing:
             return
         with self._connection.transaction():
-            self._connection.execute(_SQL["lock_months"], {"key": _MONTHS_LOCK})
+            self._connection.execute(self._sql["lock_months"], {"key": _MONTHS_LOCK})
             for month in missing:
                 if _FIRST_MONTH <= month <= _LAST_MONTH:
                     self._add_month(month)
@@ -127,7 +127,7 @@ class Store:
 
     def _add_month(self, month: str) -> None:
         first, following = _bounds(month)
-        statement = sql.SQL(_SQL["add_month"].decode()).format(
+        statement = sql.SQL(self._sql["add_month"].decode()).format(
             table=sql.Identifier(_table(month)),
             first=sql.Literal(first.isoformat()),
             next=sql.Literal(following.isoformat()),

@@ -55,12 +55,6 @@ def log(servers: Servers, prefix: str) -> EventLog:
     return EventLog(servers.kafka, prefix)
 
 
-@pytest.fixture
-def migrated(database: str) -> str:
-    migrate(database)
-    return database
-
-
 def flows(database: str) -> list[tuple[str, str, int]]:
     return rows(database, "SELECT flow_id, status, sequence FROM flowtrail.flows ORDER BY 1")
 

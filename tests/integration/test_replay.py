@@ -11,50 +11,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import psycopg
 import pytest
 
 from engine.errors import AwayError, FlowtrailError, InputError
-from engine.runtime import kafka
-from engine.runtime.topics import DEFINITIONS, create_topics
 from projections.logged import Record
-from projections.migrations import migrate
 from replay.findings import Report
 from replay.flow import index_of, rebuild
 from replay.moment import Moment
 from replay.processes import run as run_processes
 from replay.verify import Scope, verify_all, verify_one
 from schemas import messages as m
-from schemas.codec import encode_definition
-from schemas.registry import newest
 from tests.conftest import Servers
 from tests.integration.projection_log import EventLog, projecting, rows, until
-from tests.unit.replay_logs import ORDER, PARTITIONS, event, order, placed, records, rejection, with_body
+from tests.unit.replay_logs import PARTITIONS, event, order, placed, records, rejection, with_body
 
 ROOT = Path(__file__).parents[2]
 AWAY = "127.0.0.1:1"
 
 
 @pytest.fixture
-def log(servers: Servers, prefix: str) -> EventLog:
-    """Empty topics, the definition published."""
-    create_topics(kafka.admin_client(servers.kafka), prefix, PARTITIONS, 1)
-    document = orjson.dumps(ORDER.document, option=orjson.OPT_SORT_KEYS)
-    published = m.PublishedDefinition(ORDER.id, ORDER.hash, document, "", "application/yaml", 1, "test")
-    sending = kafka.producer(servers.kafka)
-    headers: list[tuple[str, str | bytes | None]] = [("schema", newest("definition").fingerprint)]
-    sending.produce(
-        prefix + DEFINITIONS, encode_definition(published), key=ORDER.id.encode(), headers=headers
-    )
-    assert sending.flush(30) == 0
-    return EventLog(servers.kafka, prefix)
-
-
-@pytest.fixture
-def migrated(database: str) -> str:
-    migrate(database)
-    return database
+def log(order_log: EventLog) -> EventLog:
+    return order_log
 
 
 def written(log: EventLog, count: int = 30) -> None:

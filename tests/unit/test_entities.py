@@ -161,6 +161,51 @@ def handed(effects: list[Effect]) -> list[str]:
     return [e.task.flow_id for e in effects if isinstance(e, Dispatch)]
 
 
+class Limited:
+    """A limiter that is watched: every answer is held to its limits."""
+
+    def __init__(self, concurrency: int, rate: int) -> None:
+        self.one = Entity("~limiter/x/")
+        self.concurrency, self.rate = concurrency, rate
+        self.held: set[str] = set()
+        self.asked: set[str] = set()
+        self.returned: set[str] = set()
+        self.granted: list[str] = []
+        self._recent: list[int] = []
+        self._high = 0
+
+    def acquire(self, number: int) -> None:
+        flow = f"f{number}"
+        if flow in self.asked and flow in self.returned:
+            return  # a question is asked once; only while it waits or holds may it come again
+        if flow not in self.returned:
+            self.asked.add(flow)
+        self._tell(acquire=acquire(number, self.concurrency, self.rate, SECOND if self.rate else 0))
+
+    def release(self, number: int) -> None:
+        self.held.discard(f"f{number}")
+        self.returned.add(f"f{number}")
+        self._tell(release=release(number))
+
+    def move(self, by: int) -> None:
+        self.one.now += by
+        if 0 < self.one.due <= self.one.now:
+            self._tell(wake=self.one.due)
+
+    def _tell(self, **message: Any) -> None:
+        if self.one.state is None:  # forgotten, because nothing can matter any more: its own time begins anew
+            self._recent.clear()
+            self._high = 0
+        effects = self.one.tell(**message)
+        self._high = max(self._high, self.one.now)  # the limiter's own time never goes back
+        for flow in handed(effects):
+            self._recent.append(self._high)
+            self.granted.append(flow)
+            self.held.add(flow)
+        assert not self.concurrency or len(self.held) <= self.concurrency
+        assert not self.rate or sum(at > self._high - SECOND for at in self._recent) <= self.rate
+
+
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["acquire", "release", "time", "back"]), st.integers(0, 7)), max_size=60
@@ -172,56 +217,21 @@ def handed(effects: list[Effect]) -> list[str]:
 def test_a_limiter_never_exceeds_its_limits_and_forgets_nobody(
     steps: list[tuple[str, int]], concurrency: int, rate: int
 ) -> None:
-    one = Entity("~limiter/x/")
-    held: set[str] = set()
-    granted: list[str] = []
-    recent: list[int] = []
-    asked: list[str] = []
-    returned: set[str] = set()
-    high = 0
-
-    def tell(**message: Any) -> None:
-        nonlocal high
-        if one.state is None:  # forgotten, because nothing can matter any more: its own time begins anew
-            recent.clear()
-            high = 0
-        effects = one.tell(**message)
-        high = max(high, one.now)  # the limiter's own time never goes back
-        for flow in handed(effects):
-            recent.append(high)
-            granted.append(flow)
-            held.add(flow)
-        if concurrency:
-            assert len(held) <= concurrency
-        if rate:
-            assert sum(at > high - SECOND for at in recent) <= rate
-
+    watched = Limited(concurrency, rate)
+    does = {
+        "acquire": watched.acquire,
+        "release": watched.release,
+        "time": lambda number: watched.move(number * SECOND // 4),
+        "back": lambda _: watched.move(-SECOND),
+    }
     for what, number in steps:
-        flow = f"f{number}"
-        if what == "acquire":
-            if flow in asked and flow in returned:
-                continue  # a question is asked once; only while it waits or holds may it come again
-            if flow not in asked and flow not in returned:
-                asked.append(flow)
-            tell(acquire=acquire(number, concurrency, rate, SECOND if rate else 0))
-        elif what == "release":
-            held.discard(flow)
-            returned.add(flow)
-            tell(release=release(number))
-        else:
-            one.now += number * SECOND // 4 if what == "time" else -SECOND
-            if 0 < one.due <= one.now:
-                tell(wake=one.due)
+        does[what](number)
     for _ in range(100):  # everybody returns what they have: the others get theirs
-        one.now = max(one.now, one.due)
-        for flow in sorted(held):
-            held.discard(flow)
-            returned.add(flow)
-            tell(release=release(int(flow[1:])))
-        if one.due:
-            tell(wake=one.due)
-    assert len(granted) == len(set(granted))
-    assert set(asked) <= set(granted) | returned
+        for flow in sorted(watched.held):
+            watched.release(int(flow[1:]))
+        watched.move(max(0, watched.one.due - watched.one.now))
+    assert len(watched.granted) == len(set(watched.granted))
+    assert watched.asked <= set(watched.granted) | watched.returned
 
 
 def test_a_task_with_two_limits_goes_through_both() -> None:
