@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -218,7 +219,7 @@ def test_a_limiter_never_exceeds_its_limits_and_forgets_nobody(
     steps: list[tuple[str, int]], concurrency: int, rate: int
 ) -> None:
     watched = Limited(concurrency, rate)
-    does = {
+    does: dict[str, Callable[[int], None]] = {
         "acquire": watched.acquire,
         "release": watched.release,
         "time": lambda number: watched.move(number * SECOND // 4),
