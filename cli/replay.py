@@ -1,4 +1,4 @@
-"""`flowtrail replay flow|verify`: rebuild and prove flows from the log alone."""
+"""`flowtrail replay flow|diff|blame|verify|what-if|bisect`: rebuild and prove flows from the log alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import progress_line
+from cli.whatif import bisect, what_if
 
 if TYPE_CHECKING:
     from replay.findings import Report
     from replay.flow import Log
 
 app = typer.Typer(help="Rebuild and verify flows from the log alone.", no_args_is_help=True)
+app.command("what-if")(what_if)
+app.command()(bisect)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object")]
 Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap servers [FLOWTRAIL_KAFKA]")]

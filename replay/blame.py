@@ -80,6 +80,7 @@ class Folded:
     def __init__(self) -> None:
         self.state: FlowState | None = None
         self.document: dict[str, Any] = {}
+        self.newest: Blamed | None = None
         self._live: m.LiveFlow | None = None
         self._root: _Node | None = None
         self._parsed: dict[str, tuple[bytes, Any]] = {}
@@ -105,7 +106,7 @@ class Folded:
             event.actor,
             event.cause.command_id,
         )
-        before, self.document = self.document, after
+        before, self.document, self.newest = self.document, after, by
         self._root = _Node(by, {}) if self._root is None else _updated(self._root, before, after, by)
 
     def blame(self, pointer: str = "") -> Iterator[Change]:

@@ -14,9 +14,9 @@ from multiprocessing import parent_process
 from typing import Any
 
 from engine.core.decide import FLOW_ID
-from engine.errors import AwayError, InputError
+from engine.errors import InputError
 from engine.logs import configure
-from engine.runtime.definitions import DefinitionLog
+from engine.runtime.definitions import DefinitionLog, read_definitions
 from engine.runtime.topics import DEFINITIONS, EVENTS, partition_of
 from engine.tasks.sandbox import ProcessSandbox
 from replay.findings import LogReport, ReadModelReport, Report, RowFinding
@@ -71,7 +71,7 @@ class PartitionJob:
         if self._definitions is None:
             if parent_process() is not None:
                 configure(self.scope.log_level, "replay")
-            self._definitions = read_definitions(self.scope)
+            self._definitions = definitions_of(self.scope)
         with answering(), ExitStack() as stack:
             comparison = None
             if self.cut is not None:
@@ -87,20 +87,11 @@ class PartitionJob:
             return report, None if comparison is None else comparison.finish(proof.different)
 
 
-def read_definitions(scope: Scope) -> DefinitionLog:
+def definitions_of(scope: Scope) -> DefinitionLog:
     """Every definition published so far. Raises AwayError."""
     sandbox = ProcessSandbox(scope.expression_deadline_ms, scope.expression_memory_bytes)
     read_spans(scope.kafka, scope.prefix + DEFINITIONS)  # a missing topic is said, not taken for an empty one
-    definitions = DefinitionLog(scope.kafka, scope.prefix, sandbox=sandbox)
-    definitions.start()
-    try:
-        if not definitions.catch_up(30):
-            raise AwayError(
-                f"Expected to read {scope.prefix}{DEFINITIONS} within 30 s but Kafka is slow or away"
-            )
-    finally:
-        definitions.close()
-    return definitions
+    return read_definitions(scope.kafka, scope.prefix, sandbox)
 
 
 def verify_all(scope: Scope, progress: Progress | None = None) -> Report:
@@ -143,7 +134,7 @@ def verify_one(scope: Scope, flow_id: str, progress: Progress | None = None) -> 
             due, spans = spans[home][1], read_spans(scope.kafka, scope.topic)
             comparison = Comparison(scope.postgres, cut, home, due, flow_id)
             stack.callback(comparison.close)
-        proof = Proof(read_definitions(scope), len(spans), comparison)
+        proof = Proof(definitions_of(scope), len(spans), comparison)
         for record in scan(scope.kafka, scope.topic, spans, key=key, passed=passed):
             proof.take(record)
         log = proof.finish()

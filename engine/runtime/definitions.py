@@ -17,6 +17,7 @@ import structlog
 from engine.dsl.compile import compile_definition
 from engine.dsl.errors import DefinitionError
 from engine.dsl.model import Definition
+from engine.errors import AwayError
 from engine.runtime import kafka
 from engine.runtime.topics import DEFINITIONS
 from schemas import messages as m
@@ -187,3 +188,15 @@ class DefinitionLog:
             if newest is None or version_key(newest.split("@")[1]) < version_key(compiled.version):
                 self._newest[name] = compiled.id
             self.generation += 1
+
+
+def read_definitions(servers: str, prefix: str, sandbox: Any = None) -> DefinitionLog:
+    """Every definition published so far; nothing is followed any more. Raises AwayError."""
+    definitions = DefinitionLog(servers, prefix, sandbox=sandbox)
+    definitions.start()
+    try:
+        if not definitions.catch_up(30):
+            raise AwayError(f"Expected to read {prefix}{DEFINITIONS} within 30 s but Kafka is slow or away")
+    finally:
+        definitions.close()
+    return definitions

@@ -29,6 +29,10 @@ class EventLog:
         kafka.create(kafka.admin_client(servers), {self.topic: CONFIGURATION[EVENTS]}, PARTITIONS, 1)
         self._producer = kafka.transactional_producer(servers, f"test-{uuid.uuid4().hex}")
         self._producer.init_transactions(30)
+        self._readers = (
+            kafka.log_consumer(servers, "test"),
+            kafka.log_consumer(servers, "test", **{"isolation.level": "read_uncommitted"}),
+        )
 
     def commit(self, *trails: Trail) -> None:
         """Writes what the trails have gathered, in one transaction, and empties them."""
@@ -65,7 +69,19 @@ class EventLog:
     def _end(self, end: Callable[[float], None]) -> None:
         if self._open:
             end(30)
+            until(self._is_visible)
         self._open = False
+
+    def _is_visible(self) -> bool:
+        """The broker answers a commit before it has written its markers: until then readers do not see all of it."""
+        committed, everything = (
+            [
+                reader.get_watermark_offsets(kafka.TopicPartition(self.topic, p), timeout=10)
+                for p in range(PARTITIONS)
+            ]
+            for reader in self._readers
+        )
+        return committed == everything
 
 
 def until(condition: Callable[[], Any], deadline_s: float = 30.0) -> Any:
