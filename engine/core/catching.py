@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from engine.core import durable, scopes
-from engine.core.faults import Fault, runtime_failed
+from engine.core.faults import Fault, runtime_failed, standard
 from engine.core.folding import active_of, scope_of
 from engine.core.recording import PAYLOAD_BYTES_MAX
 from engine.dsl.model import Fork, Json, Retry, Task, Try
@@ -129,7 +129,7 @@ def _caught(it: Interpreter, task: Try, own: m.ActiveTask, error: m.Error) -> bo
     if catch.errors is not None:
         arguments = it.arguments.of(catch.errors.reads, task, raw=own.raw_input, data=own.input, given=given)
         wanted = it.value_of(catch.errors, value, arguments, "catch.errors")
-        if any(shown.get(name) != expected for name, expected in wanted.items()):
+        if any(standard(shown.get(name)) != standard(expected) for name, expected in wanted.items()):
             return False
     if catch.when is not None and not holds(catch.when, "catch.when"):
         return False

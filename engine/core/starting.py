@@ -101,7 +101,7 @@ def _decide(it: Interpreter, task: Decide, run: int, raw: bytes, data: bytes) ->
 
 
 def _emit(it: Interpreter, task: Emit, run: int, raw: bytes, data: bytes) -> None:
-    """Publishes a CloudEvent; what the author left out is filled in from the flow."""
+    """Publishes a CloudEvent, which is the task's output; what the author left out is filled in from the flow."""
     rec = it.recording
     arguments = it.arguments.of(task.event.reads, task, raw=raw, data=data)
     given = it.value_of(task.event, rec.value(data), arguments, "emit")
@@ -126,7 +126,7 @@ def _emit(it: Interpreter, task: Emit, run: int, raw: bytes, data: bytes) -> Non
         raise expression_failed("emit", str(problem)) from None
     rec.emit(m.EventEmitted(encoded), task.pointer, run, 1)
     rec.effects.append(Emitted(_cloud_event(rec, event), event.get("subject") or rec.live.flow_id))
-    it.complete(task, run, 1, raw, data, data)
+    it.complete(task, run, 1, raw, data, encoded)
 
 
 def _cloud_event(rec: Any, event: dict[str, Any]) -> m.CloudEvent:

@@ -52,6 +52,17 @@ def test_an_error_that_the_catch_does_not_take_goes_on(catch: str) -> None:
     run.verify()
 
 
+@pytest.mark.parametrize("prefix", ["dsl/errors/types", "errors/types", "spec/1.0.0/errors"])
+def test_older_names_of_the_standard_types_are_caught(prefix: str) -> None:
+    kind = f"https://serverlessworkflow.io/{prefix}/communication"
+    text = f"do: [{{t: {{try: [{{c: {{call: f}}}}], catch: {{errors: {{with: {{type: {kind}}}}}}}}}}}]"
+    run = Run(definition(text))
+    run.start({})
+    run.fail("/do/0/t/try/0/c", m.Error("https://serverlessworkflow.io/spec/1.0.0/errors/communication", 404))
+    assert run.kinds[-1] == "FlowCompleted"
+    run.verify()
+
+
 def test_a_catch_without_tasks_swallows_the_error() -> None:
     run = trying("{errors: {with: {status: 503}}}")
     run.fail(A, DOWN)

@@ -167,12 +167,13 @@ def test_a_listen_can_time_out() -> None:
 # -- emit ---------------------------------------------------------------------------------------------------------------
 
 
-def test_emit_publishes_a_cloud_event_and_leaves_the_data() -> None:
+def test_emit_publishes_a_cloud_event_which_is_its_output() -> None:
     run = started(
         "do: [{e: {emit: {event: {with: {source: https://x.y, type: greeted, data: {hi: '${ .name }'}, room: r1}}}}}]",
         {"name": "Ada"},
     )
-    assert run.output == {"name": "Ada"}
+    assert run.output["data"] == {"hi": "Ada"}
+    assert {"specversion", "id", "source", "type", "time", "room"} < run.output.keys()
     event = run.emitted()[0]
     assert (event.id, event.type, event.source, event.extensions) == (
         "f1/2",

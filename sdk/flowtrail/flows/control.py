@@ -243,7 +243,10 @@ def emit(type: str, data: Any = None, *, source: str, **attributes: Any) -> None
     if trace is None:
         return
     event = {"type": type, "source": source, **attributes, **({} if data is None else {"data": data})}
-    trace.pass_by("emit", {"emit": {"event": {"with": trace.template(event)}}})
+    # a task's output is the event it emitted; the flow's data go on as they are
+    trace.pass_by(
+        "emit", {"emit": {"event": {"with": trace.template(event)}}, "output": {"as": "${ $input }"}}
+    )
 
 
 def listen(
