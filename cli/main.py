@@ -31,6 +31,8 @@ NOUNS: Final[dict[str, tuple[str, str, str]]] = {
     "approvals": ("cli.tasks", "approvals", "List and answer what waits for a person."),
     "events": ("cli.events", "app", "Publish CloudEvents."),
     "replay": ("cli.replay", "app", "Rebuild and verify flows from the log alone."),
+    "export": ("cli.exporting", "export", "Write flows, a range or the whole log to a file."),
+    "import": ("cli.exporting", "import_", "Write an export into this installation's log."),
     "projections": ("cli.projections", "app", "Fold the log into the read models."),
     "schemas": ("cli.schemas", "app", "List and check the contract, print it as AsyncAPI."),
     "engine": ("cli.engine", "app", "Run an engine process."),

@@ -1,4 +1,4 @@
-"""`flowtrail replay flow|diff|blame|verify|what-if|bisect`: rebuild and prove flows from the log alone."""
+"""`flowtrail replay flow|diff|blame|verify|what-if|bisect|snapshot`: rebuild and prove flows from the log alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import progress_line
+from cli.exporting import snapshot
 from cli.whatif import bisect, what_if
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ NoIndex = Annotated[
     bool, typer.Option("--no-index", help="Scan the flow's partition; do not ask the read model")
 ]
 SHOWN_MAX = 20
+
+
+app.command()(snapshot)
 
 
 @app.callback()

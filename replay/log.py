@@ -60,6 +60,20 @@ def scan(
 
     `passed` is told now and then how many records were read since it was told last.
     """
+    fingerprint_of = kafka.fingerprint_of
+    for found in scan_messages(servers, topic, spans, key=key, passed=passed):
+        yield Record(found.partition(), found.offset(), found.key(), found.value(), fingerprint_of(found))
+
+
+def scan_messages(
+    servers: str,
+    topic: str,
+    spans: Spans,
+    *,
+    key: bytes | None = None,
+    passed: Callable[[int], None] = lambda _: None,
+) -> Iterator[Any]:
+    """As `scan`, but Kafka's own messages, with every header and the time they were written."""
     waiting = {p for p, (first, end) in spans.items() if first < end}
     if not waiting:
         return
@@ -80,13 +94,7 @@ def scan(
                         waiting.discard(partition)
                         consumer.pause([kafka.TopicPartition(topic, partition)])
                 elif key is None or message.key() == key:
-                    yield Record(
-                        partition,
-                        offset,
-                        message.key(),
-                        message.value(),
-                        kafka.fingerprint_of(message),
-                    )
+                    yield message
     finally:
         consumer.close()
 

@@ -25,6 +25,8 @@ from schemas.codec import (
 from schemas.registry import newest
 
 POSITION_KEY: Final = b"@position"
+IMPORT_HEADER: Final = "import.id"
+"""Marks an event that `flowtrail import` wrote: history of another installation, which no engine here goes on with."""
 
 Produce = tuple[str, bytes | None, bytes | None, list[Header]]
 """Topic without prefix, key, value, headers."""

@@ -12,7 +12,7 @@ import msgspec
 from engine.core.batch import Kept
 from engine.core.evolve import FlowState, digest, evolve
 from engine.runtime import kafka, topics
-from engine.runtime.records import POSITION_KEY
+from engine.runtime.records import IMPORT_HEADER, POSITION_KEY
 from schemas import messages as m
 from schemas.codec import Undecodable, decode_command, decode_logged, decode_snapshot
 
@@ -68,7 +68,12 @@ def _fold(consumer: kafka.Consumer, prefix: str, partition: int) -> Restored:
         value = message.value()
         if value is None:
             continue
-        logged = decode_logged(value, kafka.fingerprint_of(message))
+        headers = kafka.headers_of(message)
+        if (
+            IMPORT_HEADER in headers
+        ):  # its cause is a command of another installation, its flow is not run here
+            continue
+        logged = decode_logged(value, headers.get("schema"))
         last = max(last, logged.cause.offset)
         if isinstance(logged, m.Event):
             before = None if logged.sequence == 1 else states.get(logged.flow_id)
