@@ -38,6 +38,7 @@ NUMBER_HEADER: Final = "import.number"
 _OWN_HEADERS: Final = frozenset({IMPORT_HEADER, NUMBER_HEADER, "src.topic", "src.partition", "src.offset"})
 _RECORDS_MAX: Final = 1000
 _BYTES_MAX: Final = 4 << 20
+_TIME_END: Final = 2**53
 Progress = Callable[[int, int], None]
 
 
@@ -78,30 +79,25 @@ def import_file(
     """Raises InputError when the file is no whole export, or what it holds is already there from elsewhere."""
     checked = check(path)
     partitions = len(read_spans(servers, prefix + EVENTS))
-    missing = _missing_definitions(servers, prefix, checked)
-    starting = sorted(set(checked.scheduled) & missing.keys())
-    if starting and not schedules:
-        raise InputError(
-            f"Expected definitions without a schedule but {starting[0]} has one, which would begin to start flows here; "
-            "give --schedules where it shall"
-        )
-    there = _already_there(servers, prefix, checked)
     report = Imported(
         file=str(path),
         import_id=checked.tail.sha256,
         flows=len(checked.flows),
         live=sum(not flow.ended for flow in checked.flows.values()),
         records=checked.tail.records,
-        there=there,
-        definitions=len(missing),
     )
+    # an import that still runs is fenced first, so that it adds nothing to what is looked at now
     with Sender(servers, f"{prefix}import") as sender:
+        missing = _missing_definitions(servers, prefix, checked)
+        _check_schedules(checked, missing, schedules)
+        report.there = _already_there(servers, prefix, checked)
+        report.definitions = len(missing)
         sender.write([_definition(prefix, name, record) for name, record in sorted(missing.items())])
-        for batch in _batches(path, there):
+        for batch in _batches(path, report.there):
             sender.write([_placed(prefix, checked, number, record, partitions) for number, record in batch])
             report.written += len(batch)
             if progress is not None:
-                progress(there + report.written, checked.tail.records)
+                progress(report.there + report.written, checked.tail.records)
     return report
 
 
@@ -135,7 +131,11 @@ def check(path: Path) -> _Checked:
 
 
 def _check_schema(schema: SchemaText, place: str) -> None:
-    if by_fingerprint(bytes.fromhex(schema.fingerprint)) is None:
+    try:
+        known = by_fingerprint(bytes.fromhex(schema.fingerprint))
+    except ValueError:
+        raise InputError(f"Expected a fingerprint in hexadecimal at {place} but it is none") from None
+    if known is None:
         raise InputError(
             f"Expected a schema this version knows but {place} is version {schema.version} of {schema.kind} "
             f"({schema.fingerprint}); import it with a newer Flowtrail"
@@ -161,6 +161,8 @@ def _check_record(found: _Checked, record: Kept, place: str) -> None:
     where = f"{place} ({record.place})"
     if record.value is None:
         raise InputError(f"Expected an event or a rejection but {where} has no value")
+    if not -1 <= record.time < _TIME_END:
+        raise InputError(f"Expected a time in milliseconds but {where} has {record.time}")
     try:
         logged = decode_logged(record.value, record.fingerprint)
     except Undecodable as problem:
@@ -220,6 +222,15 @@ def _missing_definitions(servers: str, prefix: str, checked: _Checked) -> dict[s
                 f"Expected {name} to have the hash {wanted.hex()} but it is published here with {held.hex()}"
             )
     return {name: record for name, (record, _) in checked.definitions.items() if name not in there}
+
+
+def _check_schedules(checked: _Checked, missing: dict[str, Kept], schedules: bool) -> None:
+    starting = sorted(set(checked.scheduled) & missing.keys())
+    if starting and not schedules:
+        raise InputError(
+            f"Expected definitions without a schedule but {starting[0]} has one, which would begin to start flows here; "
+            "give --schedules where it shall"
+        )
 
 
 def _already_there(servers: str, prefix: str, checked: _Checked) -> int:

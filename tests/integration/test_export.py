@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,12 +20,14 @@ import orjson
 import pytest
 
 from engine.core.evolve import digest
+from engine.errors import AwayError
 from engine.runtime import kafka
 from engine.runtime.restore import restore
 from engine.runtime.topics import DEFINITIONS, EVENTS, create_topics, partition_of
 from replay.flow import rebuild
 from replay.log import read_spans, scan_messages
 from replay.moment import Moment
+from replay.sending import Outgoing, Sender
 from replay.snapshot import document
 from schemas import messages as m
 from schemas.codec import encode_definition
@@ -246,6 +250,17 @@ def test_an_import_that_was_killed_goes_on_where_it_ended(
     other.run("replay", "verify", "--all", "--no-read-model")
 
 
+def test_an_import_ends_another_one_that_still_runs(other: Place) -> None:
+    record = Outgoing(other.prefix + EVENTS, 0, b"f-1", b"value", [], 1_700_000_000_000)
+    with Sender(other.servers, f"{other.prefix}import") as first:
+        first.write([record])
+        with Sender(other.servers, f"{other.prefix}import") as second:
+            with pytest.raises(AwayError, match="Expected"):
+                first.write([record])
+            second.write([record])
+    assert sum(other.ends().values()) == 4  # two records, the marks of their transactions
+
+
 @pytest.fixture
 def cluster(servers: Servers, prefix: str, tmp_path: Path) -> Iterator[Callable[[str], Cluster]]:
     made: list[Cluster] = []
@@ -337,3 +352,21 @@ def test_what_is_unreadable_is_kept_by_raw_forms_and_refused_by_the_others(
     EventLog(source.servers, source.prefix).commit_records(records(order("half"))[4:])
     words = source.run("replay", "snapshot", "--out", tmp_path / "s.jsonl", code=1)
     assert "has no row: half: the chain of hashes breaks at event 5" in words
+
+
+def test_the_commands_of_the_documentation_run(source: Place, other: Place, tmp_path: Path) -> None:
+    section = (ROOT / "docs/replay.md").read_text().split("## Export, import and states at a cut")[1]
+    blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    assert len(blocks) == 2
+    written(source)
+    for place, block in zip((source, other), blocks, strict=True):
+        for line in block.splitlines():
+            noun, *words = shlex.split(line)
+            assert noun == "flowtrail"
+            place.run(*(tmp_path / word if _is_file(word) else word for word in words))
+    assert other.values() == source.values()
+    other.run("replay", "verify", "--all", "--no-read-model")
+
+
+def _is_file(word: str) -> bool:
+    return word.endswith((".jsonl", ".avro", ".xes", ".json"))
