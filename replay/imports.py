@@ -145,7 +145,10 @@ def _check_schema(schema: SchemaText, place: str) -> None:
 def _check_definition(found: _Checked, record: Kept, place: str) -> None:
     try:
         published = decode_definition(record.value or b"", record.fingerprint)
-        compiled = compile_definition(orjson.loads(published.document))
+        document = orjson.loads(published.document)
+        if not isinstance(document, dict):
+            raise InputError(f"Expected a definition at {place} but its document is no object")
+        compiled = compile_definition(document)
     except (Undecodable, DefinitionError, orjson.JSONDecodeError) as problem:
         raise InputError(f"Expected a definition at {place} but {problem}") from None
     if (compiled.id, compiled.hash) != (published.definition, published.hash):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import fastavro
+import orjson
 import pytest
 
 from engine.errors import InputError
@@ -26,10 +27,8 @@ FORMS = get_args(Form)
 HEAD = Head(1, "flowtrail.events", 4, {"0": (0, 9)}, {"flow": "f-1"}, "2026-01-01T00:00:00Z")
 
 
-def definition_record(hashed: bytes = ORDER.hash) -> Kept:
-    import orjson
-
-    document = orjson.dumps(ORDER.document, option=orjson.OPT_SORT_KEYS)
+def definition_record(hashed: bytes = ORDER.hash, content: object = ORDER.document) -> Kept:
+    document = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
     published = m.PublishedDefinition(ORDER.id, hashed, document, "", "application/yaml", 1, "test")
     headers = (("schema", newest("definition").fingerprint),)
     return Kept("definitions", 0, 0, 1, ORDER.id.encode(), encode_definition(published), headers)
