@@ -24,6 +24,7 @@ from engine.errors import AwayError
 from engine.runtime import kafka
 from engine.runtime.restore import restore
 from engine.runtime.topics import DEFINITIONS, EVENTS, create_topics, partition_of
+from projections.migrations import migrate
 from replay.flow import rebuild
 from replay.log import read_spans, scan_messages
 from replay.moment import Moment
@@ -35,7 +36,7 @@ from schemas.registry import newest
 from tests.conftest import Servers
 from tests.flows import Run
 from tests.integration.engines import INLINE, Cluster
-from tests.integration.projection_log import EventLog
+from tests.integration.projection_log import EventLog, projecting, rows, until
 from tests.unit.replay_logs import ORDER, PARTITIONS, event, order, records, rejection
 
 ROOT = Path(__file__).parents[2]
@@ -151,14 +152,26 @@ def test_an_imported_log_has_the_same_bytes_and_verifies(
     assert second.values() == source.values()
 
 
+def test_imported_flows_are_projected_as_any_others(
+    source: Place, other: Place, database: str, tmp_path: Path
+) -> None:
+    written(source)
+    source.run("export", "--all", "--out", tmp_path / "all.avro")
+    other.run("import", tmp_path / "all.avro")
+    migrate(database)
+    with projecting(other.servers, database, other.prefix):
+        until(lambda: rows(database, "SELECT count(*) FROM flowtrail.history") == [(88,)])
+    other.run("replay", "verify", "--all", "--postgres", database)
+
+
 def test_one_flow_or_a_range_is_exported_whole(source: Place, other: Place, tmp_path: Path) -> None:
     written(source)
     file = tmp_path / "some.avro"
     source.run("export", "--flow", "f-5", "--out", file)
     other.run("import", file)
     assert other.values() == {b"f-5": source.values()[b"f-5"]}
-    since, until = (str(1_700_000_000 + n * 3600) for n in (6, 9))
-    told = json.loads(source.run("export", "--since", since, "--until", until, "--out", file, "--json"))
+    since, before = (str(1_700_000_000 + n * 3600) for n in (6, 9))
+    told = json.loads(source.run("export", "--since", since, "--until", before, "--out", file, "--json"))
     assert told["flows"] == 3
     other.run("import", file)
     assert set(other.values()) == {b"f-5", b"f-6", b"f-7", b"f-8"}
