@@ -14,7 +14,7 @@ from tests.integration.projection_log import EventLog, projecting, rows, until
 from tests.integration.test_whatif import OTHER
 from tests.unit.replay_logs import order, records
 
-PAGE = (Path(__file__).parents[2] / "docs/replay.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/replay.md").read_text().split("## Export, import")[0]
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 
 
