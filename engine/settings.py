@@ -80,10 +80,12 @@ class Settings(BaseModel):
     run_shell: bool = Field(False, description="1: executors perform run.shell")
     run_script: bool = Field(False, description="1: executors perform run.script")
     run_container: bool = Field(False, description="1: executors perform run.container")
-    run_wall_s: float = Field(60, gt=0, description="how long a process of run.shell or run.script may take")
-    run_cpu_s: int = Field(30, ge=1, description="processor time of a process of run.shell or run.script")
+    run_wall_s: float = Field(
+        60, gt=0, description="how long a process of run or an MCP server's command may take"
+    )
+    run_cpu_s: int = Field(30, ge=1, description="processor time of each process of run")
     run_memory_mib: int = Field(
-        512, ge=16, description="address space of a process of run.shell or run.script"
+        512, ge=16, description="address space of each process of run; memory of a container"
     )
     run_output_bytes_max: int = Field(
         262_144, ge=1024, description="what a process may write to stdout and stderr, each"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -48,7 +49,10 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 
 _SQL: Final = replay_statements("rebuild")
 _LOCK: Final = 0x466C6F79
-_RECORDS: Final = 5000
+_RECORDS: Final = 20_000
+"""Folded together: the more, the fewer rows are written again."""
+_HANDS: Final = 2
+"""While one waits for Postgres, the other folds."""
 _NEAR: Final = 2000
 """So many records behind are folded while the projector is held."""
 _ROUNDS_MAX: Final = 50
@@ -151,24 +155,25 @@ def _made(connection: psycopg.Connection[Any]) -> bool:
         return True
     with connection.transaction():
         _drop(connection, NEW)
-        for statement in _statements():
+        for statement in _statements(indexes=False):
             connection.execute(statement)
         note = sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(NEW), sql.Literal(version))
         connection.execute(note)
     return False
 
 
-def _statements() -> list[bytes]:
-    """What makes the read models' tables, in the second schema."""
+def _statements(*, indexes: bool) -> list[bytes]:
+    """What makes the read models' tables in the second schema, or the indexes that are no keys."""
     text = sql_folder().joinpath("schema.sql").read_text("utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("--")]
     parts = [part.strip() for part in "\n".join(lines).split(";\n") if part.strip(" \n;")]
-    ours = [part for part in parts if "flowtrail_api" not in part]
     return [
         part.replace("flowtrail.", f"{NEW}.")
         .replace("CREATE SCHEMA flowtrail", f"CREATE SCHEMA {NEW}")
+        .replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS", 1)
         .encode()
-        for part in ours
+        for part in parts
+        if "flowtrail_api" not in part and part.startswith("CREATE INDEX") == indexes
     ]
 
 
@@ -199,21 +204,27 @@ class _Rebuilding:
         self._rate = rate
         self._progress = progress
         self._partitions = sorted(read_spans(kafka, topic))
-        self._store = Store(postgres, topic, NEW)
-        self._store.prepare()
-        self._positions = self._store.positions(self._partitions)
-        self._records = 0
+        self._stores = [Store(postgres, topic, NEW) for _ in range(_HANDS)]
+        for store in self._stores:
+            store.prepare()
+        self._positions = self._stores[0].positions(self._partitions)
+        self._done = [0] * _HANDS
         self._began = time.monotonic()
         self._held = 0.0
 
     def close(self) -> None:
-        self._store.close()
+        for store in self._stores:
+            store.close()
+
+    @property
+    def _records(self) -> int:
+        return sum(self._done)
 
     def run(self, resumed: bool) -> RebuildReport:
-        for _ in range(_ROUNDS_MAX):
-            self._catch_up(self._live())
-            if self._behind(self._live()) <= _NEAR:
-                break
+        self._catch_up(self._live())
+        for statement in _statements(indexes=True):  # one sort each, instead of a place for every row
+            self._connection.execute(statement)
+        self._come_near()
         with self._hold():
             self._catch_up(self._live())
             snapshots = (self._snapshot(), self._snapshot())  # one table is read from both at the same time
@@ -234,16 +245,19 @@ class _Rebuilding:
         )
 
     def swap(self, report: RebuildReport) -> None:
-        for _ in range(_ROUNDS_MAX):
-            if self._behind(self._live()) <= _NEAR:
-                break
-            self._catch_up(self._live())
+        self._come_near()
         with self._hold():
             self._catch_up(self._live())
             _drop(self._connection, BEFORE)
             _rename(self._connection, SCHEMA, BEFORE)
             _rename(self._connection, NEW, SCHEMA)
         report.held_seconds, report.swapped = round(self._held, 3), True
+
+    def _come_near(self) -> None:
+        for _ in range(_ROUNDS_MAX):
+            if self._behind(self._live()) <= _NEAR:
+                break
+            self._catch_up(self._live())
 
     @contextmanager
     def _hold(self) -> Iterator[None]:
@@ -265,36 +279,47 @@ class _Rebuilding:
         return sum(max(0, bounds[partition] - at) for partition, at in self._positions.items())
 
     def _catch_up(self, bounds: dict[int, int]) -> None:
-        """Folds exactly what lies below `bounds`."""
-        began, before = time.monotonic(), self._records
-        spans = {p: (at, bounds[p]) for p, at in self._positions.items() if at < bounds[p]}
-        of = self._behind(bounds)
+        """Folds exactly what lies below `bounds`, each hand its own partitions."""
+        before, of = self._records, self._behind(bounds)
+
+        def tell() -> None:
+            if self._progress is not None:
+                self._progress(min(self._records - before, of), of)
+
+        with ThreadPoolExecutor(_HANDS, "rebuild") as hands:
+            for done in [hands.submit(self._fold_share, number, bounds, tell) for number in range(_HANDS)]:
+                done.result()
+
+    def _fold_share(self, number: int, bounds: dict[int, int], tell: Callable[[], None]) -> None:
+        began, before = time.monotonic(), self._done[number]
+        mine = {p: at for p, at in self._positions.items() if p % _HANDS == number}
+        size = int(min(_RECORDS, max(500, self._rate or _RECORDS)))  # a low rate shall not come in bursts
         waiting: list[Record] = []
-        for record in scan(self._kafka, self._topic, spans):
+        for record in scan(self._kafka, self._topic, {p: (at, bounds[p]) for p, at in mine.items()}):
             waiting.append(record)
-            if len(waiting) == _RECORDS:
-                self._fold(waiting)
-                waiting = []
-                done = self._records - before
-                if self._progress is not None:
-                    self._progress(min(done, of), of)
-                if self._rate and (early := done / self._rate - (time.monotonic() - began)) > 0:
-                    time.sleep(early)
-        self._fold(waiting)
-        ends = {p: Move(at, bounds[p]) for p, at in self._positions.items() if at < bounds[p]}
+            if len(waiting) < size:
+                continue
+            self._fold(number, waiting, mine)
+            waiting = []
+            tell()
+            done = self._done[number] - before
+            if self._rate and (early := done * _HANDS / self._rate - (time.monotonic() - began)) > 0:
+                time.sleep(early)
+        self._fold(number, waiting, mine)
+        ends = {p: Move(at, bounds[p]) for p, at in mine.items() if at < bounds[p]}
         if ends:  # markers of transactions
-            self._write(Folded([], [], [], [], [], ends, set(), 0))
+            self._write(number, Folded([], [], [], [], [], ends, set(), 0), mine)
 
-    def _fold(self, records: list[Record]) -> None:
-        if not write_all(records, self._positions, self._write):
+    def _fold(self, number: int, records: list[Record], positions: dict[int, int]) -> None:
+        if not write_all(records, positions, lambda folded: self._write(number, folded, positions)):
             raise FlowtrailError(f"Expected to write schema {NEW} alone but somebody moved its positions")
-        self._records += len(records)
+        self._done[number] += len(records)
 
-    def _write(self, folded: Folded) -> bool:
-        if folded.moves and not self._store.apply(folded):
+    def _write(self, number: int, folded: Folded, positions: dict[int, int]) -> bool:
+        if folded.moves and not self._stores[number].apply(folded):
             return False
         for partition, move in folded.moves.items():
-            self._positions[partition] = move.next_offset
+            positions[partition] = self._positions[partition] = move.next_offset
         return True
 
     def _snapshot(self) -> psycopg.Connection[Any]:

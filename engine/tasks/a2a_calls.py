@@ -38,6 +38,7 @@ from engine.tasks.uris import INPUT, endpoint_of
 
 _BINDINGS: Final = ["JSONRPC", "HTTP+JSON"]
 _OLD: Final = "0.3"
+_EXACT: Final = 2**53
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,16 @@ async def call(arguments: dict[str, Any]) -> Any:
         )
     check(interface.url)
     authorization = await authorize(policy)
-    headers = {"accept-encoding": "identity"} | ({} if authorization is None else authorization.headers)
+    headers = {"accept-encoding": "identity", "user-agent": "flowtrail"} | (
+        {} if authorization is None else authorization.headers
+    )
     auth = None if authorization is None else authorization.auth
     asked = f"{name} of {problems.place(interface.url)}"
     async with new_client(configured().http_response_bytes_max, headers=headers, auth=auth) as http:
         config = ClientConfig(
             streaming=method.streams,
-            httpx_client=cast(
-                Any, http
-            ),  # httpx2 is httpx's successor: the same calls, exceptions of its own
+            # httpx2 is httpx's successor: the same calls, exceptions of its own
+            httpx_client=cast(Any, http),
             supported_protocol_bindings=_BINDINGS,
             accepted_output_modes=[],
         )
@@ -181,7 +183,20 @@ def _error(problem: Exception, asked: str) -> Exception:
 
 
 def _json(model: BaseModel) -> Any:
-    return model.model_dump(by_alias=True, exclude_none=True, mode="json")
+    return _whole(model.model_dump(by_alias=True, exclude_none=True, mode="json"))
+
+
+def _whole(value: Any) -> Any:
+    """The SDK keeps data and metadata in protobuf's Struct, which has no whole numbers: 3.0 was 3."""
+    match value:
+        case float() if value.is_integer() and abs(value) <= _EXACT:
+            return int(value)
+        case dict():
+            return {name: _whole(member) for name, member in value.items()}
+        case list():
+            return [_whole(item) for item in value]
+        case _:
+            return value
 
 
 async def _all(events: AsyncIterator[core.StreamResponse]) -> list[Any]:
@@ -238,7 +253,7 @@ async def _extended_card(client: Client, request: Any) -> Any:
     try:
         return _json(conversions.to_compat_agent_card(card))
     except A2AError:  # an agent of 1.0 alone has no card of 0.3
-        return MessageToDict(card)
+        return _whole(MessageToDict(card))
 
 
 class _Listing(BaseModel):

@@ -21,7 +21,7 @@ from engine.tasks.asyncapi_messages import Received, bytes_of, header_text, payl
 from engine.tasks.authentication import Authorization
 from engine.tasks.configured import configured
 from engine.tasks.connections import check, client, exchange, failures
-from engine.tasks.http import is_json, shown
+from engine.tasks.http import METHOD, is_json, shown
 
 AGAIN_S: Final = 1.0
 _LINES: Final = ("application/x-ndjson", "application/jsonl", "application/json-seq")
@@ -137,7 +137,12 @@ def _too_large(most: int) -> Exception:
 
 
 def _method(place: Place, default: str) -> str:
-    return str(place.binding(place.operation, "method") or default).upper()
+    bound = place.binding(place.operation, "method") or default
+    if not isinstance(bound, str) or METHOD.fullmatch(bound) is None:
+        raise problems.configuration(
+            f"Expected an HTTP method in the operation's binding but found {str(bound)[:32]!r}"
+        )
+    return bound.upper()
 
 
 def _uri(place: Place) -> str:

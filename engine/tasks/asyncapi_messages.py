@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.tasks.http import json_of
 from engine.tasks.uris import text_of
 
 
@@ -29,8 +30,8 @@ def payload_of(content: bytes | None) -> Any:
     if not content:
         return None
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
+        return json_of(content)
+    except ValueError:
         pass
     try:
         return content.decode()

@@ -20,6 +20,7 @@ from engine.tasks import problems
 METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace", "query")
 KEPT: Final = 16
 _REFERENCES_MAX: Final = 32
+_DEPTH_MAX: Final = 200
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _parsed: Final[OrderedDict[bytes, dict[str, Any]]] = OrderedDict()
@@ -49,6 +50,7 @@ def parse(content: bytes, place: str) -> dict[str, Any]:
         _parsed.move_to_end(key)
         return _parsed[key]
     try:
+        _check_size(content)
         found = yaml.load(content, Loader=_LOADER)  # noqa: S506 - a safe loader; JSON is YAML
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError):
         found = None
@@ -60,6 +62,21 @@ def parse(content: bytes, place: str) -> dict[str, Any]:
     while len(_parsed) > KEPT:
         _parsed.popitem(last=False)
     return found
+
+
+def _check_size(content: bytes) -> None:
+    """libyaml's composer recurses on the C stack, and merge keys multiply: both end the process. Raises ValueError."""
+    depth = 0
+    for event in yaml.parse(content, Loader=_LOADER):
+        match event:
+            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
+                depth += 1
+                if depth > _DEPTH_MAX:
+                    raise ValueError("Expected a document of less depth")
+            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+                depth -= 1
+            case yaml.ScalarEvent(value="<<", implicit=(True, _)):
+                raise ValueError("Expected a document without merge keys")
 
 
 def operation(document: Mapping[str, Any], name: str, place: str) -> Operation:

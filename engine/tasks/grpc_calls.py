@@ -17,7 +17,7 @@ import grpc  # type: ignore[import-untyped]
 import httpcore2
 from google.protobuf import json_format, message_factory  # type: ignore[import-untyped]
 from google.protobuf.descriptor import MethodDescriptor  # type: ignore[import-untyped]
-from google.protobuf.message import Message  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from engine.tasks import problems
 from engine.tasks.authentication import authorize
@@ -76,13 +76,18 @@ async def call(arguments: dict[str, Any]) -> Any:
 
 def _request(method: MethodDescriptor, arguments: Any) -> Message:
     request = message_factory.GetMessageClass(method.input_type)()
+    given = arguments if isinstance(arguments, dict) else {}
     try:
-        json_format.ParseDict(arguments if isinstance(arguments, dict) else {}, request)
-    except json_format.ParseError as problem:
+        json_format.ParseDict(given, request, descriptor_pool=method.containing_service.file.pool)
+    except (json_format.ParseError, TypeError, ValueError) as problem:
         field = str(problem).partition(":")[0][:128]
         raise problems.configuration(
             f"Expected arguments in the JSON form of {method.input_type.full_name} but {field[:1].lower()}{field[1:]}"
         ) from None
+    if missing := request.FindInitializationErrors():
+        raise problems.configuration(
+            f"Expected {', '.join(missing)[:256]} of {method.input_type.full_name} but nothing is given"
+        )
     return request
 
 
@@ -92,19 +97,21 @@ async def _metadata(policy: Any) -> list[tuple[str, str]]:
         return []
     if authorization.auth is not None:
         raise problems.configuration("Expected an authentication that gRPC can carry but found digest")
+    if not all(value.isascii() and value.isprintable() for value in authorization.headers.values()):
+        raise problems.configuration("Expected an authentication of plain text but it has other characters")
     return list(authorization.headers.items())
 
 
 async def _target(host: str, port: Any) -> tuple[str, list[tuple[str, Any]], bool]:
     """Where to connect to, the channel's options, whether TLS is spoken."""
     settings = configured()
-    number = int(port) if port else PORTS["https"]
-    scheme = "https" if number == PORTS["https"] else "http"
     try:
+        number = int(port) if port else PORTS["https"]
+        scheme = "https" if number == PORTS["https"] else "http"
         asked = f"{scheme}://{host}:{number}"
         place = urlsplit(rewritten(asked, settings.http_rewrite))
         scheme, host, number = origin(place)
-    except ValueError:
+    except (ValueError, TypeError):
         host = ""
     if not host:
         raise problems.configuration("Expected a host and a port of a gRPC service but found something else")
@@ -137,7 +144,6 @@ async def _perform(
 ) -> Any:
     settings = configured()
     time_s = settings.http_connect_s + settings.http_read_s
-    answer = message_factory.GetMessageClass(method.output_type)
     path = f"/{method.containing_service.full_name}/{method.name}"
     several = (method.client_streaming, method.server_streaming)
     make = {
@@ -146,32 +152,39 @@ async def _perform(
         (True, False): channel.stream_unary,
         (True, True): channel.stream_stream,
     }[several]
-    function = make(
-        path,
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=answer.FromString,
-    )
+    function = make(path, request_serializer=lambda message: message.SerializeToString())
     sent: Any = iter((request,)) if method.client_streaming else request
     if not method.server_streaming:
-        return _json(await function(sent, timeout=time_s, metadata=metadata))
+        return _json(method, await function(sent, timeout=time_s, metadata=metadata))
     found: list[Any] = []
     size = 0
     stream = function(sent, metadata=metadata)
     try:
         while (message := await asyncio.wait_for(stream.read(), time_s)) is not grpc.aio.EOF:
-            size += message.ByteSize()
+            size += len(message)
             if size > settings.http_response_bytes_max:
                 raise problems.communication(
                     f"Expected answers of at most {settings.http_response_bytes_max} bytes but they are larger"
                 )
-            found.append(_json(message))
+            found.append(_json(method, message))
     finally:
         stream.cancel()
     return found
 
 
-def _json(message: Message) -> Any:
-    return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+def _json(method: MethodDescriptor, content: bytes) -> Any:
+    """The answer in `content`. An Any within it must be of a type that the proto files have."""
+    try:
+        message = message_factory.GetMessageClass(method.output_type).FromString(content)
+        return json_format.MessageToDict(
+            message,
+            always_print_fields_with_no_presence=True,
+            descriptor_pool=method.containing_service.file.pool,
+        )
+    except (DecodeError, json_format.Error, TypeError, ValueError):
+        raise problems.communication(
+            f"Expected a {method.output_type.full_name} that JSON can tell but the answer is none"
+        ) from None
 
 
 def _error(code: grpc.StatusCode, asked: str) -> Exception:

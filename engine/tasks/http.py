@@ -24,7 +24,8 @@ from engine.tasks.uris import INPUT, endpoint_of, text_of, with_query
 
 OUTPUTS: Final = ("raw", "content", "response")
 JSON_TYPE: Final = "application/json"
-_METHOD: Final = re.compile(r"[A-Za-z][A-Za-z-]{0,31}")
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+METHOD: Final = re.compile(r"[A-Za-z][A-Za-z-]{0,31}")
 _CREDENTIALS: Final = re.compile(r"auth|cookie|token|secret|api[-_]?key|password|credential", re.IGNORECASE)
 
 
@@ -62,7 +63,7 @@ async def call(arguments: dict[str, Any]) -> Any:
 
 async def perform(asked: Call) -> Any:
     """Sends `asked` and gives what its `output` names. Raises TaskError."""
-    if _METHOD.fullmatch(asked.method) is None:
+    if METHOD.fullmatch(asked.method) is None:
         raise problems.configuration(f"Expected an HTTP method but found {asked.method[:32]!r}")
     if asked.output not in OUTPUTS:
         raise problems.configuration(
@@ -144,8 +145,8 @@ def content_of(answer: Answer) -> Any:
     kind = content_type.partition(";")[0].strip().lower()
     if is_json(kind):
         try:
-            return json.loads(answer.content)
-        except (ValueError, RecursionError):
+            return json_of(answer.content)
+        except ValueError:
             place = problems.place(answer.uri)
             raise problems.communication(
                 f"Expected JSON from {place}, as its type says, but found none"
@@ -157,6 +158,21 @@ def content_of(answer: Answer) -> Any:
         except LookupError:
             return answer.content.decode("utf-8", "replace")
     return base64.b64encode(answer.content).decode()
+
+
+def json_of(content: bytes) -> Any:
+    """The value of `content`. Raises ValueError for what is no JSON; NaN and half of a surrogate pair are none either."""
+    try:
+        found = json.loads(content, parse_constant=_no_number)
+        if _SURROGATE.search(content) is not None:
+            json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("Expected JSON but it is nested too deeply") from None
+    return found
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"Expected a number but found {name}")
 
 
 _TEXTS: Final = ("application/yaml", "application/x-yaml", "application/javascript", "application/graphql")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -33,12 +32,12 @@ from engine.tasks.configured import configured
 from engine.tasks.connections import check, new_client
 from engine.tasks.networks import Refused
 from engine.tasks.process_arguments import argv, environment_of, text
+from engine.tasks.processes import guarded
 from engine.tasks.uris import INPUT, endpoint_of, text_of
 
 PROTOCOL: Final = "2025-06-18"
 """The version of the protocol unless a call names another one."""
 
-_CHILD: Final = Path(__file__).with_name("process_child.py")
 _RESULT: Final = TypeAdapter(dict[str, Any])
 _NAME: Final = "flowtrail"
 
@@ -57,6 +56,8 @@ async def call(arguments: dict[str, Any]) -> Any:
         )
     info = _client(arguments)
     seconds = _seconds(arguments.get("timeout"))
+    if _is_command(arguments):
+        seconds = min(seconds, configured().run_wall_s)
     try:
         async with asyncio.timeout(seconds), _session(arguments, info) as session:
             await _initialize(session, info, str(arguments.get("protocolVersion") or PROTOCOL))
@@ -78,13 +79,18 @@ def _client(arguments: dict[str, Any]) -> types.Implementation:
     )
 
 
+def _is_command(arguments: dict[str, Any]) -> bool:
+    transport = arguments.get("transport")
+    return isinstance(transport, dict) and isinstance(transport.get("stdio"), dict)
+
+
 @contextlib.asynccontextmanager
 async def _session(arguments: dict[str, Any], info: types.Implementation) -> AsyncIterator[ClientSession]:
     transport = arguments.get("transport")
     transport = transport if isinstance(transport, dict) else {}
     async with contextlib.AsyncExitStack() as stack:
-        if isinstance(stdio := transport.get("stdio"), dict):
-            streams = await stack.enter_async_context(_command(stdio))
+        if _is_command(arguments):
+            streams = await stack.enter_async_context(_command(transport["stdio"]))
         else:
             given = arguments.get(INPUT)
             http = transport.get("http")
@@ -123,15 +129,15 @@ async def _command(transport: dict[str, Any]) -> AsyncIterator[Any]:
         raise problems.configuration(
             "Expected MCP servers as commands to be enabled by FLOWTRAIL_MCP_STDIO but they are not on this executor"
         )
-    memory = settings.run_memory_mib * 1024 * 1024
-    limits = ["-I", "-S", str(_CHILD), str(settings.run_cpu_s), str(memory), "data"]
+    command = [text(transport, "command"), *argv(transport.get("arguments"))]
+    first, *rest = guarded(command, "data", settings.run_output_bytes_max)
     with (
         tempfile.TemporaryDirectory(prefix="flowtrail-mcp-", ignore_cleanup_errors=True) as folder,
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,  # noqa: ASYNC230 - it opens at once
     ):
         server = StdioServerParameters(
-            command=sys.executable,
-            args=[*limits, text(transport, "command"), *argv(transport.get("arguments"))],
+            command=first,
+            args=rest,
             env=environment_of(transport.get("environment")),
             cwd=folder,
         )

@@ -7,6 +7,7 @@ wrote is never part of an error. Containers are in containers.py.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -76,14 +77,20 @@ def _interpreter(language: Any, code: str, folder: Path) -> tuple[list[str], str
     return command, kind
 
 
+def guarded(command: Sequence[str], kind: str, output_max: int = 0) -> list[str]:
+    """`command` with the operator's limits, led by its guard (process_child.py)."""
+    settings = configured()
+    memory = settings.run_memory_mib * 1024 * 1024
+    limits = [str(os.getpid()), str(settings.run_cpu_s), str(memory), kind, str(output_max)]
+    return [sys.executable, "-I", "-S", str(_CHILD), *limits, *command]
+
+
 async def _limited(
     command: Sequence[str], kind: str, arguments: dict[str, Any], folder: Path, name: str
 ) -> Ended:
     settings = configured()
-    memory = settings.run_memory_mib * 1024 * 1024
-    child = [sys.executable, "-I", "-S", str(_CHILD), str(settings.run_cpu_s), str(memory), kind]
     ended = await supervised(
-        [*child, *command],
+        guarded(command, kind),
         name=name,
         stdin=stdin_of(arguments.get("stdin")),
         environment={"PATH": PATH, "LANG": "C.UTF-8", **environment_of(arguments.get("environment"))},

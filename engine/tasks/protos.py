@@ -1,7 +1,8 @@
 """From a .proto endpoint to services that can be called: sources fetched, compiled by protoc, kept by their content.
 
 Imports are read from beside the first file, with its authentication; those of google/protobuf come with the compiler,
-which runs as a subprocess in a folder of its own. Invariant: a pool holds nothing but what its sources declare.
+which runs as a subprocess in a folder of its own. Invariants: a pool holds nothing but what its sources declare; no name
+that an author chose is an option to the compiler (`-`, `@`), nor leads an import out of the first file's folder.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from google.protobuf import descriptor_pb2, descriptor_pool  # type: ignore[import-untyped]
 from google.protobuf.descriptor import ServiceDescriptor  # type: ignore[import-untyped]
@@ -29,6 +30,7 @@ FILES_MAX: Final = 64
 KEPT: Final = 16
 _BOUNDS: Final = Bounds(30.0, 65_536)
 _IMPORT: Final = re.compile(rb'^[ \t]*import\s+(?:public\s+|weak\s+)?"([^"\\]{1,512})"\s*;', re.MULTILINE)
+_FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.proto")
 _COMPILE: Final = """
 import pathlib, sys, grpc_tools
 from grpc_tools import protoc
@@ -65,7 +67,7 @@ async def service_of(resource: Any, name: str, given: Mapping[str, Any]) -> Serv
 async def _sources(uri: str, policy: Any) -> dict[str, bytes]:
     """Each file by the name under which it is imported, the first one first."""
     first = PurePosixPath(uri.partition("?")[0]).name or "main.proto"
-    if not first.endswith(".proto"):
+    if _FILE.fullmatch(first) is None:
         first = "main.proto"
     sources = {first: await fetch(uri, policy)}
     waiting = [first]
@@ -74,11 +76,11 @@ async def _sources(uri: str, policy: Any) -> dict[str, bytes]:
             name = found.decode("utf-8", "replace")
             if name in sources or name.startswith("google/protobuf/"):
                 continue
-            if name.startswith("/") or ".." in PurePosixPath(name).parts or "://" in name:
+            if name.startswith("/") or ".." in PurePosixPath(name).parts or not name.isprintable():
                 raise problems.configuration(f"Expected imports beside the proto file but found {name!r}")
             if len(sources) >= FILES_MAX:
                 raise problems.configuration(f"Expected at most {FILES_MAX} proto files but there are more")
-            sources[name] = await fetch(urljoin(uri, name), policy)
+            sources[name] = await fetch(urljoin(uri, quote(name)), policy)
             waiting.append(name)
     return sources
 
@@ -94,7 +96,12 @@ async def _compiled(sources: dict[str, bytes], place: str) -> list[descriptor_pb
         return _pools[key]
     with tempfile.TemporaryDirectory(prefix="flowtrail-proto-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        await asyncio.to_thread(_write, folder, sources)
+        try:
+            await asyncio.to_thread(_write, folder, sources)
+        except OSError:  # such as a name that is a file and a folder
+            raise problems.configuration(
+                f"Expected imports of {place} that can be files but found others"
+            ) from None
         ended = await supervised(
             [sys.executable, "-I", "-c", _COMPILE, next(iter(sources))],
             name="protoc",

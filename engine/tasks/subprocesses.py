@@ -1,10 +1,11 @@
 """One subprocess within bounds: its own process group, a time limit, output limits, and no way to outlive its task.
 
-    ended = await supervised(["/bin/sh", "-c", "..."], stdin=b"", environment={...}, folder=..., wall_s=60, output_max=4096)
+    ended = await supervised(["/bin/date"], name="the date", stdin=b"", environment={...}, folder=..., bounds=Bounds(60, 4096))
 
 The group is killed when its leader has ended, at the deadline, when it writes too much, and when the awaiting coroutine
-is cancelled. A process that leaves its group on purpose (setsid) escapes that; whoever must rule it out enables containers
-only. Invariant: when `supervised` returns or raises, the leader is dead and reaped.
+is cancelled; process_child.py, as its leader, also kills it when this process is killed. A process that leaves its group
+on purpose (setsid) escapes that; whoever must rule it out enables containers only. Invariant: when `supervised` returns or
+raises, the leader is dead and reaped.
 """
 
 from __future__ import annotations
@@ -71,10 +72,16 @@ async def supervised(
 
 
 def _pool() -> ThreadPoolExecutor:
-    """As many threads as tasks are performed at once: none waits for another one's process."""
+    """As many threads as tasks of both queues are performed at once: none waits for another one's process."""
     if not _threads:
-        _threads.append(ThreadPoolExecutor(configured().executor_concurrency, "flowtrail-process"))
+        _threads.append(ThreadPoolExecutor(2 * configured().executor_concurrency, "flowtrail-process"))
     return _threads[0]
+
+
+def _awaits(selector: selectors.BaseSelector, over: float | None) -> bool:
+    """Whether there is something to read, or, from a process that goes on, to write."""
+    pipes = selector.get_map().values()
+    return any(key.events == selectors.EVENT_READ for key in pipes) or (over is None and len(pipes) > 0)
 
 
 class _Run:
@@ -142,7 +149,7 @@ class _Run:
             os.set_blocking(process.stdin.fileno(), False)
             selector.register(process.stdin, selectors.EVENT_WRITE)
             over: float | None = None
-            while any(key.events == selectors.EVENT_READ for key in selector.get_map().values()):
+            while _awaits(selector, over):
                 now = time.monotonic()
                 if over is None and self._is_over(process):
                     self.stop()  # what it left behind would keep the pipes open

@@ -168,6 +168,26 @@ def test_a_message_needs_neither_an_id_nor_a_role(agent: dict[str, Any]) -> None
     assert answer["parts"] == [{"kind": "text", "text": "hello Ada (ROLE_USER)"}]
 
 
+def test_whole_numbers_stay_whole() -> None:
+    data = {"n": 3, "share": 0.5, "big": 2**53, "deep": [1, None, {"a": True}]}
+
+    def answer(request: Request) -> Answer:
+        message = {
+            "kind": "message",
+            "messageId": "1",
+            "role": "agent",
+            "parts": [{"kind": "data", "data": data}],
+        }
+        return as_json({"jsonrpc": "2.0", "id": request.json()["id"], "result": message})
+
+    with local_http(answer) as other:
+        told = asked({"server": other.url}, "message/send", said("Ada"))
+        [request] = other.requests
+    assert repr(told["parts"][0]["data"]["n"]) == "3"
+    assert told["parts"][0]["data"] == data
+    assert request.headers["user-agent"] == "flowtrail"
+
+
 def test_a_stream_is_the_list_of_its_results(agent: dict[str, Any]) -> None:
     events = asked(agent, "message/stream", said("work"))
     kinds = [event["kind"] for event in events]

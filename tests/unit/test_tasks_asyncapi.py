@@ -265,6 +265,30 @@ def test_lines_and_lists_are_messages(tmp_path: Path, kind: str, body: bytes, pa
     assert "set-cookie" not in told[0]["headers"]
 
 
+@pytest.mark.parametrize("body", [b'{"a": NaN}', b'"\\ud800"', b"[" * 1900])
+def test_what_is_almost_json_is_text(tmp_path: Path, body: bytes) -> None:
+    answer = (200, {"content-type": "application/x-ndjson"}, body)
+    told = consumed(tmp_path, lambda _: answer, {}, consume={"amount": 1})
+    assert told[0]["payload"] == body.decode()
+
+
+@pytest.mark.parametrize("method", ["BAD METHOD", ["GET"]])
+def test_a_method_that_is_none_is_a_configuration_error(tmp_path: Path, method: Any) -> None:
+    document = {
+        "asyncapi": "3.0.0",
+        "servers": {"here": {"host": "127.0.0.1:1", "protocol": "http"}},
+        "operations": {
+            "o": {"channel": {"address": "x"}, "bindings": {"http": {"method": method}}},
+        },
+    }
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    arguments = {"document": {"endpoint": f"file://{tmp_path}/x.json"}, "operation": "o"}
+    for more in (MESSAGE, {"subscription": {"consume": {"amount": 1}}}):
+        error = refused(lambda more=more: asyncio.run(call({**arguments, **more})))  # type: ignore[misc]
+        assert error.type == problems.CONFIGURATION
+        assert "method" in str(error.detail)
+
+
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [

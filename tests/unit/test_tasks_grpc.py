@@ -68,6 +68,8 @@ async def served(proto: str, **arguments: Any) -> Any:
             await context.abort(grpc.StatusCode[request.name], "s3cret of the server")
         if request.name == "slow":
             await asyncio.sleep(30)
+        if request.name == "nonsense":
+            return b"\xff\xff\xff"
         if request.name == "large":
             return answer(text="x" * 300_000)
         told = dict(context.invocation_metadata()).get("authorization", "nobody")
@@ -80,7 +82,10 @@ async def served(proto: str, **arguments: Any) -> Any:
     async def collect(requests: AsyncIterator[Any], _context: Any) -> Any:
         return answer(text=",".join([request.name async for request in requests]))
 
-    wire = {"request_deserializer": greeting.FromString, "response_serializer": answer.SerializeToString}
+    def wired(message: Any) -> Any:
+        return message if isinstance(message, bytes) else message.SerializeToString()
+
+    wire = {"request_deserializer": greeting.FromString, "response_serializer": wired}
     server = grpc.aio.server()
     handlers = {
         "SayHello": grpc.unary_unary_rpc_method_handler(say, **wire),
@@ -167,10 +172,23 @@ def test_a_large_answer_is_a_communication_error(proto: str) -> None:
     assert refused(proto, arguments={"name": "large"}).type == problems.COMMUNICATION
 
 
+def test_an_answer_that_is_none_is_a_communication_error(proto: str) -> None:
+    error = refused(proto, arguments={"name": "nonsense"})
+    assert (error.type, error.status) == (problems.COMMUNICATION, 500)
+
+
+@pytest.mark.parametrize("token", ["s3cret\nx", "s3crét"])
+def test_a_token_that_no_header_can_carry_is_a_configuration_error(proto: str, token: str) -> None:
+    error = refused(proto, service={"authentication": {"bearer": {"token": token}}})
+    assert error.type == problems.CONFIGURATION
+    assert "s3cr" not in str(error.detail)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         {"method": "Absent"},
+        {"service": {"port": "many"}},
         {"service": {"name": "Absent"}},
         {"arguments": {"absent": 1}},
         {"arguments": {"how_many": "many"}},
@@ -188,6 +206,43 @@ def test_a_file_that_is_no_proto_is_a_configuration_error(tmp_path: Path) -> Non
     error = refused(f"file://{tmp_path}/x.proto")
     assert error.type == problems.CONFIGURATION
     assert "x.proto:1:1" in str(error.detail)
+
+
+def test_a_proto_files_name_is_no_option_of_the_compiler(tmp_path: Path) -> None:
+    options = f"--plugin=protoc-gen-x={tmp_path}/run\n--x_out=.\nreal.proto\n"
+    (tmp_path / "run").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "run").chmod(0o755)
+    (tmp_path / "options.proto").write_text(options)
+    (tmp_path / "real.proto").write_text('syntax = "proto3";')
+    for name in ("@options.proto", "--version.proto"):
+        (tmp_path / name).write_text('import "options.proto";\nimport "real.proto";')
+        assert refused(f"file://{tmp_path}/{name}").type == problems.CONFIGURATION
+    assert not (tmp_path / "ran").exists()
+
+
+def test_imports_do_not_leave_the_folder_in_disguise(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "point.proto").write_text(POINT)
+    for name in (f"file:{tmp_path}/point.proto", "%2e%2e/point.proto", "point\x01.proto", "x.proto/y.proto"):
+        (tmp_path / "own" / "x.proto").write_text(f'syntax = "proto3";\nimport "{name}";')
+        error = refused(f"file://{tmp_path}/own/x.proto")
+        assert error.type == problems.CONFIGURATION
+        assert str(error.detail).startswith(("Expected a file at", "Expected imports beside"))
+
+
+def test_a_name_that_is_a_file_and_a_folder_is_a_configuration_error() -> None:
+    content = {"/x.proto": 'syntax = "proto3";\nimport "x.proto/y.proto";', "/x.proto/y.proto": POINT}
+    with local_http(lambda request: (200, {}, content[request.path].encode())) as server:
+        assert refused(f"{server.url}/x.proto").type == problems.CONFIGURATION
+
+
+def test_what_a_message_requires_must_be_given(tmp_path: Path) -> None:
+    text = 'syntax = "proto2"; message Q { required string name = 1; } service Greeter { rpc SayHello(Q) returns(Q); }'
+    (tmp_path / "old.proto").write_text(text)
+    given = {"proto": {"endpoint": f"file://{tmp_path}/old.proto"}, "method": "SayHello"}
+    with pytest.raises(TaskError, match="Expected name of Q") as found:
+        asyncio.run(call({**given, "service": {"name": "Greeter", "host": "127.0.0.1", "port": 1}}))
+    assert found.value.type == problems.CONFIGURATION
 
 
 def test_imports_lead_nowhere_else(tmp_path: Path) -> None:

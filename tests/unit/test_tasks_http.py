@@ -152,6 +152,18 @@ def test_json_that_is_none_is_an_error(server: LocalHttp) -> None:
     assert failure(server, "/broken").type == problems.COMMUNICATION
 
 
+@pytest.mark.parametrize(
+    "content", [b'{"a": NaN}', b"[-Infinity]", b'"\\ud800"', b'["\\uDC00"]', b"[" * 100_000]
+)
+def test_what_the_log_cannot_keep_is_no_json(content: bytes) -> None:
+    with pytest.raises(ValueError):
+        http.json_of(content)
+
+
+def test_escaped_pairs_are_characters() -> None:
+    assert http.json_of(b'["\\ud83d\\ude00", 1e5]') == ["\U0001f600", 100000.0]
+
+
 def test_nobody_listening_is_503() -> None:
     with local_http(answered) as gone:
         pass

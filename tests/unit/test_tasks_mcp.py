@@ -224,6 +224,50 @@ def test_a_server_that_speaks_only_http_is_a_runtime_error(status: int) -> None:
         assert refused({"http": {"endpoint": http.url}}).type == problems.RUNTIME
 
 
+def test_a_command_has_the_operators_time_whatever_the_call_says(tmp_path: Path) -> None:
+    configured.configure(read_settings({"FLOWTRAIL_MCP_STDIO": "1", "FLOWTRAIL_RUN_WALL_S": "1"}))
+    sleep = {"stdio": {"command": "sleep", "arguments": [100]}}
+    error = refused(sleep, timeout={"hours": 1})
+    assert (error.type, error.status) == (problems.TIMEOUT, 408)
+
+
+def test_what_a_command_may_write_is_limited(tmp_path: Path) -> None:
+    large = {"name": "large", "arguments": {}}
+    assert refused(stdio(tmp_path), "tools/call", large).type == problems.RUNTIME
+    assert refused({"stdio": {"command": "yes", "arguments": ["{}"]}}).type == problems.RUNTIME
+
+
+def is_alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_what_a_command_leaves_behind_is_killed_with_it(tmp_path: Path) -> None:
+    place = tmp_path / "child"
+    command = f"sleep 100 >/dev/null & echo $! > {place}"
+    refused({"stdio": {"command": "sh", "arguments": ["-c", command]}})
+    assert not is_alive(int(place.read_text()))
+
+
+def test_a_cancelled_call_kills_its_command(tmp_path: Path) -> None:
+    place = tmp_path / "child"
+    command = f"trap '' TERM; echo $$ > {place}.part; mv {place}.part {place}; while :; do sleep 100; done"
+    transport = {"stdio": {"command": "sh", "arguments": ["-c", command]}}
+
+    async def begun_and_cancelled() -> None:
+        task = asyncio.create_task(call({"method": "tools/list", "transport": transport}))
+        while not place.exists():  # noqa: ASYNC110 - another process makes the file
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(begun_and_cancelled())
+    assert not is_alive(int(place.read_text()))
+
+
 def test_private_networks_can_be_denied(server: str) -> None:
     configured.configure(read_settings({"FLOWTRAIL_HTTP_PRIVATE_NETWORKS": "deny"}))
     assert refused({"http": {"endpoint": server}}).type == problems.AUTHORIZATION

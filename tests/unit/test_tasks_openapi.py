@@ -13,7 +13,7 @@ import yaml
 from flowtrail import TaskError
 
 from engine.settings import read_settings
-from engine.tasks import fetching, openapi, problems
+from engine.tasks import documents, fetching, openapi, problems
 from engine.tasks.configured import configure
 from tests.local_http import Answer, LocalHttp, Request, as_json, local_http
 
@@ -251,3 +251,14 @@ def test_a_document_beyond_the_limit_is_refused(server: LocalHttp, tmp_path: Pat
     for uri in ((tmp_path / "large").as_uri(), f"{server.url}/three.json"):
         with pytest.raises(TaskError, match="at most 1024 bytes"):
             fetching.fetch_blocking(uri)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000 + b"]" * 100_000, b"a: &a {x: 1}\nb: {<<: *a}\n"],
+    ids=["depth", "merge keys"],
+)
+def test_a_document_that_would_end_the_process_is_refused(content: bytes) -> None:
+    with pytest.raises(TaskError, match="Expected JSON or YAML of an object") as found:
+        documents.parse(content, "http://x/y")
+    assert found.value.type == problems.CONFIGURATION

@@ -1,11 +1,14 @@
-"""run.shell, run.script and run.container: what a process gets, what it may not do, what comes back."""
+"""run.shell and run.script: what a process gets, what it may not do, what comes back."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,6 @@ from flowtrail.errors import TaskError
 
 from engine.settings import read_settings
 from engine.tasks import configured, problems
-from engine.tasks.containers import container, lifetime_of
 from engine.tasks.processes import script, shell
 
 
@@ -48,6 +50,13 @@ def is_alive(number: int) -> bool:
         return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def until(fulfilled: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not fulfilled():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_command_gets_its_input_and_its_arguments() -> None:
@@ -87,6 +96,15 @@ def test_a_code_other_than_0_is_an_error_unless_it_is_asked_for() -> None:
     assert "s3cret" not in str(error.detail)
     assert run_shell("exit 3", **{"return": "code"}) == 3
     assert run_shell("kill -9 $$", **{"return": "all"})["code"] == 137
+
+
+def test_a_pipe_that_nobody_reads_any_more_ends_its_writer_as_in_any_shell() -> None:
+    assert run_shell("yes | head -1", **{"return": "all"}) == {"code": 0, "stdout": "y\n", "stderr": ""}
+
+
+def test_closed_outputs_do_not_keep_the_input_away(tmp_path: Path) -> None:
+    run_shell(f"exec >&- 2>&-; cat > {tmp_path}/all", stdin="x" * 500_000)
+    assert (tmp_path / "all").stat().st_size == 500_000
 
 
 def test_what_a_process_leaves_behind_is_killed_with_it() -> None:
@@ -158,6 +176,20 @@ def test_a_cancelled_task_kills_its_process(tmp_path: Path) -> None:
     assert not is_alive(int(place.read_text()))
 
 
+def test_a_process_does_not_outlive_an_executor_that_is_killed(tmp_path: Path) -> None:
+    place = tmp_path / "child"
+    command = f"sleep 100 & echo $! > {place}.part; mv {place}.part {place}; wait"
+    code = f"import asyncio\nfrom engine.tasks.processes import shell\nasyncio.run(shell({{'command': {command!r}}}))"
+    executor = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        until(place.exists)
+    finally:
+        executor.send_signal(signal.SIGKILL)
+        executor.wait()
+    number = int(place.read_text())
+    until(lambda: not is_alive(number))
+
+
 def test_the_working_directory_is_the_processs_own_and_goes_with_it() -> None:
     folder = run_shell("echo x > file; pwd").strip()
     assert folder != os.getcwd()
@@ -209,87 +241,3 @@ def test_a_language_nobody_speaks_is_a_configuration_error() -> None:
 )
 def test_what_no_process_can_be_given_is_a_configuration_error(arguments: dict[str, Any]) -> None:
     assert refused(shell, {"command": "true", **arguments}).type == problems.CONFIGURATION
-
-
-# -- containers: a program in the place of the engine's client ---------------------------------------------------------
-
-ENGINE = """#!/bin/sh
-echo "$@" >> {log}
-case $1 in
-  version) exit {answers} ;;
-  run) echo "A is $A; $(/bin/cat)"; [ "$LAST" = sleep ] && exec /bin/sleep 100; exit {code} ;;
-esac
-"""
-
-
-def engine(folder: Path, monkeypatch: pytest.MonkeyPatch, answers: int = 0, code: int = 0) -> Path:
-    log = folder / "log"
-    client = folder / "docker"
-    client.write_text(ENGINE.format(log=log, answers=answers, code=code))
-    client.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-    return log
-
-
-def test_without_an_engine_that_answers_a_container_is_a_configuration_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine(tmp_path, monkeypatch, answers=1)
-    error = refused(container, {"image": "alpine"})
-    assert (error.type, error.status) == (problems.CONFIGURATION, 400)
-    monkeypatch.setenv("PATH", "")
-    assert refused(container, {"image": "alpine"}).status == 400
-
-
-def test_a_container_gets_everything_and_secrets_stay_off_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = engine(tmp_path, monkeypatch)
-    arguments = {
-        "image": "alpine",
-        "name": "mine",
-        "command": "cat",
-        "arguments": ["Foo"],
-        "stdin": "in",
-        "environment": {"A": "s3cret"},
-        "ports": {"8080": 80},
-        "volumes": {"data": "/data"},
-        "pullPolicy": "never",
-        "lifetime": {"cleanup": "always"},
-    }
-    assert asyncio.run(container(arguments)) == "A is s3cret; in\n"
-    asked, ran, removed = log.read_text().splitlines()
-    assert asked == "version"
-    assert ran == (
-        "run --interactive --name=mine --pull=never --memory=512m --env=A --publish=8080:80 --volume=data:/data"
-        " -- alpine sh -c cat sh Foo"
-    )
-    assert removed == "rm --force --volumes mine"
-
-
-def test_a_container_stays_unless_its_lifetime_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = engine(tmp_path, monkeypatch)
-    asyncio.run(container({"image": "alpine"}))
-    assert "rm" not in [line.split()[0] for line in log.read_text().splitlines()]
-    assert lifetime_of({"cleanup": "eventually", "after": {"minutes": 30}}) == ("eventually", 1800.0)
-
-
-def test_a_container_past_its_time_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = engine(tmp_path, monkeypatch)
-    limited(wall_s="0.7")
-    arguments = {"image": "alpine", "name": "mine", "environment": {"LAST": "sleep"}}
-    assert refused(container, arguments).status == 408
-    assert log.read_text().splitlines()[-1] == "rm --force --volumes mine"
-
-
-def test_an_image_that_cannot_be_run_is_a_configuration_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine(tmp_path, monkeypatch, code=125)
-    assert refused(container, {"image": "absent"}).type == problems.CONFIGURATION
-
-
-def test_a_path_of_this_machine_is_no_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine(tmp_path, monkeypatch)
-    error = refused(container, {"image": "alpine", "volumes": {"/etc": "/x"}})
-    assert (error.type, error.status) == (problems.AUTHORIZATION, 403)
