@@ -21,16 +21,16 @@ def run(
     with Installation(kafka_properties=kafka_properties) as installation:
         installation.publish(definition_of(tasks))
         starter, ends = Starter(installation.kafka), Ends(installation.kafka)
-        _drive(starter, ends, "warm", warm)
+        drive(starter, ends, "warm", warm)
         cpu_before = installation.processes.cpu_seconds()
         began = time.perf_counter()
-        last = _drive(starter, ends, "flow", flows)
+        last = drive(starter, ends, "flow", flows)
         took = last - began
         cpu = {
             name: round(seconds - cpu_before.get(name, 0), 2)
             for name, seconds in installation.processes.cpu_seconds().items()
         }
-        behind = _await_projections(installation, flows + warm)
+        behind = await_projections(installation, flows + warm)
         ends.close()
         return {
             "flows": flows,
@@ -44,7 +44,8 @@ def run(
         }
 
 
-def _drive(starter: Starter, ends: Ends, name: str, flows: int, timeout_s: float = 300) -> float:
+def drive(starter: Starter, ends: Ends, name: str, flows: int, timeout_s: float = 300) -> float:
+    """Starts `flows` flows at once and waits for the end of all; when the last one ended (perf_counter)."""
     waiting = {f"{name}-{i}" for i in range(flows)}
     for flow_id in sorted(waiting):
         starter.start(flow_id, "bench/line@1.0.0", b'{"order":12345,"amount":12.5,"customer":"gold"}')
@@ -60,7 +61,7 @@ def _drive(starter: Starter, ends: Ends, name: str, flows: int, timeout_s: float
     return last
 
 
-def _await_projections(installation: Installation, flows: int) -> float:
+def await_projections(installation: Installation, flows: int) -> float:
     """How long after the last end the read model was complete."""
     import psycopg
 

@@ -64,6 +64,17 @@ def restore(
 
 
 @app.command()
+def replay(
+    flows: Annotated[int, typer.Option(min=1, help="flows in the log")] = 10_000,
+    tasks: Annotated[int, typer.Option(min=1, max=100, help="worker tasks a flow")] = 3,
+) -> None:
+    """Events a second that are proved, one flow rebuilt, and read models made again while flows arrive."""
+    from bench.replay import run
+
+    print(json.dumps(run(flows, tasks)))
+
+
+@app.command()
 def timers(
     count: Annotated[int, typer.Option(min=1, help="flows, each with a pending timer")] = 100_000,
     engine: Annotated[bool, typer.Option(help="ask a real engine, and what waiting costs it")] = False,

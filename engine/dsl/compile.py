@@ -54,6 +54,8 @@ def _source(given: Source | str | bytes | Mapping[str, Json]) -> Source:
         return given
     if isinstance(given, str | bytes):
         return parse(given)
+    if not isinstance(given, Mapping):  # data from elsewhere, such as a record of the definitions topic
+        raise DefinitionError([Problem(f"Expected an object but found {described(given)}", "")])
     document = dict(given)
     try:
         check_json(document)

@@ -228,3 +228,9 @@ def test_every_example_of_the_specification_compiles() -> None:
             refused[path.stem] = [p.message for p in problem.problems]
     assert refused == {}
     assert len(files) >= 44
+
+
+@pytest.mark.parametrize("data", [None, 1, "text", [], [1]])
+def test_data_that_is_no_object_is_refused_as_a_definition(data: Any) -> None:
+    with pytest.raises(DefinitionError, match="Expected an object but found"):
+        compile_definition(data)
