@@ -21,7 +21,7 @@ from engine.runtime import kafka, metrics, topics
 from engine.runtime.definitions import DefinitionLog
 from engine.runtime.driver import CONSUMER_SETTINGS, Positions, RawSchema, Transport
 from engine.runtime.inbox import Inbox
-from engine.runtime.ownership import Ownership, leave
+from engine.runtime.ownership import EXIT_DEFECT, Ownership, leave
 from engine.runtime.partition import Limits, Partition, owned
 from engine.runtime.watchdog import Watchdog
 from engine.settings import Settings
@@ -120,4 +120,9 @@ def run(settings: Settings, sandbox: Any = None) -> None:
     )
     collecting.settle()
     worker = faust.Worker(app, loglevel=logging.WARNING, redirect_stdouts=False, override_logging=False)
-    worker.execute_from_commandline()
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as ended:
+        if ended.code in (0, None):
+            raise
+        raise SystemExit(EXIT_DEFECT) from None  # Faust crashed, and has logged why: restart me

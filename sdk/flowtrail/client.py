@@ -54,6 +54,16 @@ class Flow:
     def history(self) -> Iterator[dict[str, Any]]:
         return self._client.history(self.id)
 
+    def state_at(self, moment: int | str) -> dict[str, Any]:
+        """The flow as it stood after event number `moment`, or at that RFC 3339 time."""
+        return self._client.state_at(self.id, moment)
+
+    def blame(self, path: str = "", *, at: int | str | None = None) -> list[dict[str, Any]]:
+        return self._client.blame(self.id, path, at=at)
+
+    def changes(self, since: int | str, until: int | str | None = None) -> list[dict[str, Any]]:
+        return self._client.changes(self.id, since, until)
+
     def cancel(self, reason: str | None = None, *, compensate: bool = False) -> dict[str, Any]:
         return self._client.cancel(self.id, reason, compensate=compensate)
 
@@ -163,6 +173,37 @@ class Client:
     def history(self, id: str) -> Iterator[dict[str, Any]]:  # noqa: A002
         """Every event of the flow, oldest first."""
         yield from self._pages(f"{_flow(id)}/history", "events", {})
+
+    def state_at(self, id: str, moment: int | str) -> dict[str, Any]:  # noqa: A002
+        """The flow as it stood after event number `moment`, or at that RFC 3339 time; from the log."""
+        answer: dict[str, Any] = self._api.json(
+            "GET", f"{_flow(id)}/states/{quote(str(moment), safe='')}", timeout_s=60.0
+        )
+        return answer
+
+    def blame(self, id: str, path: str = "", *, at: int | str | None = None) -> list[dict[str, Any]]:  # noqa: A002
+        """Every value at or below the JSON pointer `path` (`/context/amount`), each with the event that gave it."""
+        answer = self._past(id, "blame", {"path": path, "at": at})
+        values: list[dict[str, Any]] = answer["values"]
+        return values
+
+    def changes(
+        self,
+        id: str,  # noqa: A002
+        since: int | str,
+        until: int | str | None = None,
+    ) -> list[dict[str, Any]]:
+        """What is different between two moments, each change with its event."""
+        answer = self._past(id, "changes", {"since": since, "until": until})
+        changes: list[dict[str, Any]] = answer["changes"]
+        return changes
+
+    def _past(self, flow_id: str, what: str, query: Mapping[str, Any]) -> dict[str, Any]:
+        given = {name: str(value) for name, value in query.items() if value is not None}
+        answer: dict[str, Any] = self._api.json(
+            "GET", f"{_flow(flow_id)}/{what}", query=given, timeout_s=60.0
+        )
+        return answer
 
     def cancel(
         self,

@@ -281,3 +281,24 @@ def test_approvals_come_page_by_page() -> None:
     script = Script(ok({"approvals": [{"token": "a"}], "next": "c"}), ok({"approvals": [], "next": None}))
     assert [one["token"] for one in client(script).approvals(definition="a/b")] == ["a"]
     assert script.requests[1].url.params["cursor"] == "c"
+
+
+def test_a_flows_past_is_asked_for_by_number_or_time() -> None:
+    script = Script(
+        ok({"sequence": 4}), ok({"values": [{"path": "/data/n"}]}), ok({"changes": []}), ok({"changes": [1]})
+    )
+    with client(script) as made:
+        assert made.state_at("f/1", 4) == {"sequence": 4}
+        assert made.blame("f1", "/data/n", at="2026-01-31T12:00:00+01:00") == [{"path": "/data/n"}]
+        assert made.changes("f1", 4) == []
+        assert made.changes("f1", 4, 5) == [1]
+    asked = [request.url for request in script.requests]
+    assert [url.raw_path.decode().split("?")[0] for url in asked] == [
+        "/flows/f%2F1/states/4",
+        "/flows/f1/blame",
+        "/flows/f1/changes",
+        "/flows/f1/changes",
+    ]
+    assert dict(asked[1].params) == {"path": "/data/n", "at": "2026-01-31T12:00:00+01:00"}
+    assert dict(asked[2].params) == {"since": "4"}
+    assert dict(asked[3].params) == {"since": "4", "until": "5"}
