@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from cli.main import run
 from tests.conftest import Servers
 from tests.integration.projection_log import EventLog, projecting, rows, until
 from tests.integration.test_whatif import OTHER
@@ -25,7 +26,6 @@ def test_every_command_of_the_page_ends_as_it_says(
     order_log: EventLog,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = {"KAFKA": servers.kafka, "TOPIC_PREFIX": prefix, "POSTGRES": migrated}
     for name, value in settings.items():
@@ -43,5 +43,8 @@ def test_every_command_of_the_page_ends_as_it_says(
         name, *words = shlex.split(command)
         assert name == "flowtrail"
         expected = int(said.split(":")[0]) if said else 0
-        code = run(words)
-        assert code == expected, f"{line}\n{capsys.readouterr()}"
+        # in a process of its own: a command sets up the logging of its process
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", *words], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == expected, f"{line}\n{done.stdout}{done.stderr}"
