@@ -111,8 +111,8 @@ def _run(plan: Plan, *, as_json: bool) -> None:
     try:
         installation.start()
         summary = installation.summary()
+        ready = True  # before it is said: whoever reads it may stop us at once
         print_result(summary, _up_lines(summary, "Ctrl-C stops everything."), as_json=as_json)
-        ready = True
         while True:
             signal.pause()
     except Ended:

@@ -234,6 +234,8 @@ def test_a_command_has_the_operators_time_whatever_the_call_says(tmp_path: Path)
 def test_what_a_command_may_write_is_limited(tmp_path: Path) -> None:
     large = {"name": "large", "arguments": {}}
     assert refused(stdio(tmp_path), "tools/call", large).type == problems.RUNTIME
+    little = {"FLOWTRAIL_MCP_STDIO": "1", "FLOWTRAIL_RUN_OUTPUT_BYTES_MAX": "4096"}
+    configured.configure(read_settings(little))  # each line is read as a message: many take long
     assert refused({"stdio": {"command": "yes", "arguments": ["{}"]}}).type == problems.RUNTIME
 
 
