@@ -14,7 +14,8 @@ demo: .venv/.runtime
 	$(RUN)flowtrail demo $(DEMO_ARGS)
 
 test: .venv/.development
-	$(RUN)python -m pytest $(TEST_ARGS)
+	$(RUN)python -m pytest tests/unit tests/contract tests/simulation -n 2 $(TEST_ARGS)
+	$(RUN)python -m pytest tests/integration tests/conformance $(TEST_ARGS)
 
 test-fast: .venv/.development
 	$(RUN)python -m pytest tests/unit tests/contract tests/conformance tests/simulation -q -x -n 2 --seeds 50 $(TEST_ARGS)
