@@ -13,6 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# how long an example takes says how busy the machine is, not whether the code is right
+settings.register_profile("flowtrail", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("flowtrail")
 
 
 @dataclass(frozen=True)
