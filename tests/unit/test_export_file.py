@@ -215,9 +215,8 @@ def test_parquet_without_pyarrow_is_bad_input(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_table_of_events_and_rejections_reads_back(tmp_path: Path) -> None:
-    arrow = pytest.importorskip(
-        "pyarrow.parquet", reason="needs pyarrow, which is no dependency of Flowtrail"
-    )
+    from pyarrow import parquet as arrow
+
     from replay.parquet import Events
     from tests.unit.export_records import filled
 

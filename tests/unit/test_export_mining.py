@@ -9,8 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from engine.core.redecide import Stored
 from projections.logged import Record
 from replay.activities import activity
@@ -151,10 +149,10 @@ def test_ocel_references_only_what_it_holds_and_uses_only_declared_types() -> No
 
 
 def test_pm4py_loads_both_and_finds_every_event(tmp_path: Path) -> None:
-    pm4py = pytest.importorskip(
-        "pm4py",
-        reason="needs pm4py, which is no dependency of Flowtrail; the tests above check the structure",
-    )
+    import pm4py
+    from pm4py.util import constants
+
+    constants.SHOW_INTERNAL_WARNINGS = False
     (tmp_path / "log.xes").write_bytes(xes())
     (tmp_path / "log.json").write_bytes(ocel())
     frame = pm4py.convert_to_dataframe(pm4py.read_xes(str(tmp_path / "log.xes")))
