@@ -9,6 +9,8 @@ they are read. JSON stays text all the way.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -24,6 +26,37 @@ class Happening(msgspec.Struct):
     sequence: int
     kind: str
     body: str
+
+
+class Turn(msgspec.Struct):
+    """FlowMigrated or FlowRestored: the tasks have other places now, or the data are those of a moment of the past."""
+
+    sequence: int
+    kind: str
+    body: str
+
+
+class _Held(msgspec.Struct):
+    """What a composite held at the moment that is restored."""
+
+    input: msgspec.Raw
+    data: msgspec.Raw
+    catching: bool = False
+    branches: dict[str, msgspec.Raw] = {}
+
+
+class _Undone(msgspec.Struct):
+    input: msgspec.Raw
+    output: msgspec.Raw
+
+
+class _Turned(msgspec.Struct):
+    """What is read of the bodies of turns. `data` is empty at a flow's beginning."""
+
+    moved: dict[str, str] = {}
+    data: msgspec.Raw = msgspec.Raw(b"")
+    scopes: dict[str, _Held] = {}
+    done: dict[str, list[_Undone]] = {}
 
 
 class Step(msgspec.Struct):
@@ -60,24 +93,21 @@ class _Scope(msgspec.Struct):
     events: list[str | None] = []
 
 
-def fill(data: str | None, steps: list[Step]) -> None:
+def fill(data: str | None, steps: list[Step], turns: Sequence[Turn] = ()) -> None:
     """Sets `input` of every step, and `output` of those completed or skipped, starting from the flow's `data`."""
     walk = _Walk(data, steps)
-    moments: list[tuple[int, int, Step, Happening | None]] = []
+    moments: list[tuple[int, int, Callable[[], None]]] = [
+        (turn.sequence, -1, partial(walk.turn, turn)) for turn in turns
+    ]
     for step in steps:
         if step.begun is not None:
-            moments.append((step.begun, 1, step, None))
+            moments.append((step.begun, 1, partial(walk.begin, step)))
         if step.ended is not None:
             # a retry ends one attempt and begins another by the same event
-            moments.append((step.ended, 0 if step.status == "retried" else 2, step, None))
-        moments += [(happening.sequence, 3, step, happening) for happening in step.happened]
-    for _, order, step, happening in sorted(moments, key=lambda moment: moment[:2]):
-        if happening is not None:
-            walk.happen(step, happening)
-        elif order == 1:
-            walk.begin(step)
-        else:
-            walk.end(step)
+            moments.append((step.ended, 0 if step.status == "retried" else 2, partial(walk.end, step)))
+        moments += [(one.sequence, 3, partial(walk.happen, step, one)) for one in step.happened]
+    for _, _, happen in sorted(moments, key=lambda moment: moment[:2]):
+        happen()
 
 
 class _Walk:
@@ -89,13 +119,39 @@ class _Walk:
         self._again: dict[str, str | None] = {}  # inputs of attempts that were retried
         self._undone = {s.task.removesuffix(_COMPENSATE) for s in steps if s.task.endswith(_COMPENSATE)}
         self._done: dict[str, list[str]] = defaultdict(list)
+        self._kept: set[str] = set()
+
+    def turn(self, turn: Turn) -> None:
+        body = msgspec.json.decode(turn.body, type=_Turned)
+        if turn.kind == "FlowMigrated":
+            moved = body.moved
+            self._scopes = {moved.get(task, task): scope for task, scope in self._scopes.items()}
+            self._again = {moved.get(task, task): given for task, given in self._again.items()}
+            done = {moved.get(task, task): given for task, given in self._done.items()}
+            self._done = defaultdict(list, done)
+            self._undone |= {moved.get(task, task) for task in self._undone}
+            self._kept = set(moved.values()) & self._scopes.keys()
+        elif data := bytes(body.data).decode():
+            self._top = data
+            self._scopes = {task: _held(held) for task, held in body.scopes.items()}
+            self._kept = set(self._scopes)
+            self._again.clear()
+            self._done = defaultdict(
+                list, {task: [_undoing(undo) for undo in undone] for task, undone in body.done.items()}
+            )
 
     def begin(self, step: Step) -> None:
+        if step.task in self._kept:  # it goes on, under another pointer or as another run
+            self._kept.discard(step.task)
+            step.input = self._scopes[step.task].input
+            return
         before = self._before(step.task)
         self._enter(step, before)
         self._scopes[step.task] = _Scope(step.input, step.input)
 
     def end(self, step: Step) -> None:
+        if step.status == "moved":
+            return
         own = None if step.begun is None else self._scopes.pop(step.task, None)
         if step.status == "retried":
             self._again[step.task] = step.input
@@ -167,6 +223,17 @@ class _Walk:
             scope.data = step.output if step.status == "completed" else scope.data
         elif not step.task.startswith("/extensions/", at) and step.status == "completed":
             scope.data = step.output
+
+
+def _held(held: _Held) -> _Scope:
+    branches: dict[int, str | None] = {int(n): bytes(value).decode() for n, value in held.branches.items()}
+    scope = _Scope(bytes(held.input).decode(), bytes(held.data).decode(), held.catching)
+    scope.branches = branches
+    return scope
+
+
+def _undoing(undo: _Undone) -> str:
+    return f'{{"input":{bytes(undo.input).decode()},"output":{bytes(undo.output).decode()}}}'
 
 
 def _natural(own: _Scope | None, before: str | None) -> str | None:

@@ -15,6 +15,7 @@ import msgspec
 
 from projections.copying import NULL, harmless, hexed, inline, json_field, later, moment, number, words
 from projections.logged import Logged, error_json
+from projections.restored import restored_past
 from schemas import messages as m
 
 
@@ -89,9 +90,26 @@ def fold(row: FlowRow | None, logged: Logged) -> FlowRow:
             row.status, row.reason = "running", reason or ""
         case m.FlowCompensating():
             row.status = "compensating"
+        case m.FlowMigrated() | m.FlowRollingBack() | m.FlowRestored():
+            _turn(row, event)
         case _:
             pass
     return row
+
+
+def _turn(row: FlowRow, event: m.Event) -> None:
+    """Another definition, or another moment."""
+    match event.body:
+        case m.FlowMigrated():
+            row.definition, row.definition_hash = event.definition, event.definition_hash
+        case m.FlowRollingBack(reason=reason):
+            row.status, row.reason = "compensating", reason or ""
+        case m.FlowRestored() as body:
+            past = restored_past(body)
+            row.status = "running"
+            row.context = row.context if past is None else past.context
+        case _:
+            pass
 
 
 @lru_cache(4096)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from projections import restored
 from projections.copying import NULL, harmless, inline, json_field, moment, words
 from projections.logged import Logged, error_json
 from schemas import messages as m
@@ -46,6 +47,10 @@ _FIELDS: Final[dict[type, tuple[tuple[str, bool, Any], ...]]] = {
 
 def body_json(body: m.EventBody) -> bytes:
     """The body as JSON; members that are absent or at their default are left out. Raises Unstorable for a claim."""
+    if type(body) is m.FlowRestored:
+        return _encode(restored.restored(body))
+    if type(body) is m.FlowRollingBack:
+        return _encode(restored.rolling_back(body))
     members: dict[str, Any] = {}
     for name, is_payload, default in _FIELDS[type(body)]:
         value = getattr(body, name)
@@ -57,6 +62,8 @@ def body_json(body: m.EventBody) -> bytes:
             value = _Raw(value)
         elif type(value) is m.Error:
             value = _Raw(error_json(value))
+        elif name == "was_hash":
+            value = value.hex()
         elif name == "subscriptions":
             value = [_subscription(one) for one in value]
         members[name] = value

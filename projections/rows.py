@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from projections import views
-from projections.dataflow import Happening, Step, fill
+from projections.dataflow import Happening, Step, Turn, fill
 from schemas import messages as m
 
 Row = tuple[Any, ...]
@@ -77,7 +77,8 @@ def tasks(found: list[Row]) -> list[views.TaskView]:
         )
         for row in found
     ]
-    fill(data, steps)
+    turns = next((row[30] for row in found if row[30] is not None), ())
+    fill(data, steps, [_turn(text) for text in turns])
     paired = sorted(zip(found, steps, strict=True), key=lambda pair: pair[1].begun or pair[0][9])
     return [_task(row, step) for row, step in paired]
 
@@ -85,6 +86,11 @@ def tasks(found: list[Row]) -> list[views.TaskView]:
 def _happening(text: str) -> Happening:
     sequence, kind, body = text.split(" ", 2)
     return Happening(int(sequence), kind, body)
+
+
+def _turn(text: str) -> Turn:
+    sequence, kind, body = text.split(" ", 2)
+    return Turn(int(sequence), kind, body)
 
 
 def _task(row: Row, step: Step) -> views.TaskView:

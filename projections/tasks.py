@@ -3,7 +3,8 @@
 As in flows.py, None means "as it was": the merge (sql/queries/writes.sql) keeps what is stored then, and facts of the
 beginning stay those of the first event that told them. A task performed within one event (set, switch, raise) has no
 beginning of its own: only `ended_at`. Skips have run 0, so a task's row of run 0 tells of its last skip; history has
-every one. A retry ends the row of the attempt before as `retried` and begins another.
+every one. A retry ends the row of the attempt before as `retried` and begins another; a migration that moves a task ends
+its row as `moved` and begins another at the new pointer.
 """
 
 from __future__ import annotations
@@ -55,11 +56,20 @@ class TaskRow(msgspec.Struct):
 def keys_of(event: m.Event) -> tuple[Key, ...]:
     """The rows an event belongs to; none for events of the flow itself."""
     if event.task is None:
-        return ()
+        return _turned(event)
     key = (event.flow_id, event.task, event.run, event.attempt)
     if type(event.body) is m.TaskRetried:
         return (event.flow_id, event.task, event.run, event.attempt - 1), key
     return (key,)
+
+
+def _turned(event: m.Event) -> tuple[Key, ...]:
+    """The runs that go on elsewhere, and those that are entered again."""
+    body = event.body
+    if type(body) is not m.FlowMigrated and type(body) is not m.FlowRestored:
+        return ()
+    places = [(run, place) for run in body.active for place in (run.was, run.task) if place]
+    return tuple([(event.flow_id, place, run.run, run.attempt) for run, place in places])
 
 
 def fold(row: TaskRow | None, logged: Logged, key: Key) -> TaskRow:
@@ -81,6 +91,14 @@ def fold(row: TaskRow | None, logged: Logged, key: Key) -> TaskRow:
             _end(row, event, "cancelled")
         case m.TaskSkipped():
             _end(row, event, "skipped")
+        case m.FlowMigrated() as body if any(row.task == run.was for run in body.active):
+            _end(row, event, "moved")
+        case m.FlowMigrated() | m.FlowRestored() as body:
+            run = next(one for one in body.active if (one.task, one.run) == (row.task, row.run))
+            _facts(row, run.kind)
+            waits = run.kind in ("wait", "listen", _APPROVAL)
+            status = "scheduled" if run.kind == "call" else "waiting" if waits else "running"
+            _begin(row, event, status, None)
         case m.TaskRetried() as body if row.attempt < event.attempt:
             row.error = error_json(body.error)
             _end(row, event, "retried")

@@ -16,6 +16,7 @@ import msgspec
 
 from engine.core.decide import decide
 from engine.core.evolve import FlowState, digest, evolve
+from engine.core.names import names_of
 from engine.core.redecide import Stored, command_of, groups
 from engine.core.timers import TIMER, due_commands
 from engine.dsl.model import Definition
@@ -70,19 +71,6 @@ def timers_of(state: FlowState | None, began: Mapping[Key, int]) -> Iterator[tup
         if isinstance(body, m.FireTimer):
             key = _FLOW if body.task is None else (names_of(body.task), body.run, max(1, body.attempt))
             yield (key, body.purpose, body.due - beginning(began, key)), body
-
-
-def names_of(pointer: str) -> str:
-    """`/do/2/charge` -> `/do/charge`: the pointer without the places in lists, each of which a name follows."""
-    parts = pointer.split("/")
-    kept: list[str] = []
-    at = 0
-    while at < len(parts):
-        if parts[at].isdigit() and at + 1 < len(parts):
-            at += 1  # the name behind it is kept, whatever it looks like
-        kept.append(parts[at])
-        at += 1
-    return "/".join(kept)
 
 
 def path_of(events: Iterable[m.Event]) -> list[Step]:

@@ -14,8 +14,7 @@ from msgspec.structs import replace
 
 from engine.core.batch import Definitions
 from engine.core.evolve import digest
-from engine.core.redecide import Difference, Stored, verify_flow
-from engine.dsl.model import Definition
+from engine.core.redecide import Difference, Find, Stored, verify_flow
 from engine.runtime.topics import partition_of
 from projections.logged import Logged, Record
 from replay.findings import Finding, LogReport
@@ -115,9 +114,8 @@ class Proof:
 
     def _prove(self, flow_id: str, logged: list[Logged]) -> None:
         self._proved[flow_id] = logged[-1].event.sequence
-        definition = self._definitions.find(logged[0].event.definition)
         try:
-            difference = _difference(definition, [Stored(one.event, one.value) for one in logged])
+            difference = _difference(self._definitions.find, [Stored(one.event, one.value) for one in logged])
         except Exception as defect:  # only bytes that no engine wrote can make the core raise
             text = f"Expected the flow to be decided again but {type(defect).__name__}: {defect}"
             difference = Difference(flow_id, logged[0].event.sequence, "decision", text)
@@ -140,15 +138,15 @@ class Proof:
         self.different.add(finding.flow_id)
 
 
-def _difference(definition: Definition | None, stored: list[Stored]) -> Difference | None:
+def _difference(find: Find, stored: list[Stored]) -> Difference | None:
     """The first difference. A broken chain is followed to the event that was altered: deciding again names it."""
-    _, found = verify_flow(definition, stored)
+    _, found = verify_flow(find, stored)
     if not found or found[0].kind != "chain":
         return found[0] if found else None
     at = _first_broken(stored)
     head = digest(stored[at - 1].value) if at else b""
     linked = Stored(replace(stored[at].event, previous_hash=head), stored[at].value)
-    _, again = verify_flow(definition, [*stored[:at], linked])
+    _, again = verify_flow(find, [*stored[:at], linked])
     if (
         not again or again[0].sequence > at
     ):  # a result somebody reported can be altered so that all follows from it

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from schemas.parts import Error, Parent, Payload, Subscription
+from schemas.parts import ActiveRun, Error, Parent, Payload, Restore, Subscription
 
 
 class FlowStarted(msgspec.Struct, frozen=True, gc=False):
@@ -181,6 +181,34 @@ class FlowCompensating(msgspec.Struct, frozen=True, gc=False):
     reason: str | None = None
 
 
+class FlowMigrated(msgspec.Struct, frozen=True, gc=False):
+    """The flow goes on under the envelope's definition. `moved`: pointers the state knows, before -> now."""
+
+    was: str
+    was_hash: bytes
+    moved: dict[str, str] = {}
+    active: tuple[ActiveRun, ...] = ()
+    reason: str | None = None
+
+
+class FlowRollingBack(msgspec.Struct, frozen=True, gc=False):
+    """All compensations but the oldest `keep` are performed, then the moment is restored."""
+
+    restore: Restore
+    moved: dict[str, str] = {}
+    keep: int = 0
+    reason: str | None = None
+
+
+class FlowRestored(msgspec.Struct, frozen=True, gc=False):
+    """The flow goes on from a moment, its own or another flow's. `moved`: pointers of that moment, before -> now."""
+
+    restore: Restore
+    moved: dict[str, str] = {}
+    active: tuple[ActiveRun, ...] = ()
+    ready: tuple[str, ...] = ()
+
+
 EventBody = (
     FlowStarted
     | FlowCompleted
@@ -209,6 +237,9 @@ EventBody = (
     | FlowContinued
     | FlowResumed
     | FlowCompensating
+    | FlowMigrated
+    | FlowRollingBack
+    | FlowRestored
 )
 
 EVENT_BODIES: Final[tuple[type, ...]] = EventBody.__args__
@@ -242,5 +273,8 @@ CLOUDEVENT_TYPES: Final[dict[str, str]] = {
     "FlowContinued": "io.flowtrail.flow.continued.v1",
     "FlowResumed": "io.serverlessworkflow.workflow.resumed.v1",
     "FlowCompensating": "io.flowtrail.flow.compensating.v1",
+    "FlowMigrated": "io.flowtrail.flow.migrated.v1",
+    "FlowRollingBack": "io.flowtrail.flow.rolling-back.v1",
+    "FlowRestored": "io.flowtrail.flow.restored.v1",
     "Rejection": "io.flowtrail.command.rejected.v1",
 }

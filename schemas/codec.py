@@ -15,7 +15,7 @@ import fastavro
 
 from schemas import messages as m
 from schemas import reading, writing
-from schemas.registry import NAMESPACE, Schema, by_fingerprint, by_id, newest
+from schemas.registry import NAMESPACE, Schema, by_fingerprint, by_id, newest, released
 from schemas.upcasts import upcast
 
 SCHEMA_HEADER: Final = "schema"
@@ -78,6 +78,25 @@ def _maybe_error_in(data: dict[str, Any] | None) -> m.Error | None:
     return None if data is None else m.Error(**data)
 
 
+def _restore_out(value: m.Restore | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    out: dict[str, Any] = _struct_out(value)
+    return out | {"data": _payload_out(value.data)}
+
+
+def _restore_in(data: dict[str, Any] | None) -> m.Restore | None:
+    return None if data is None else m.Restore(**data | {"data": _payload_in(data["data"])})
+
+
+def _runs_in(data: list[dict[str, Any]]) -> tuple[m.ActiveRun, ...]:
+    return tuple(m.ActiveRun(**item) for item in data)
+
+
+def _structs_out(values: Any) -> list[Any]:
+    return [_struct_out(value) for value in values]
+
+
 def _subscriptions_in(data: list[dict[str, Any]]) -> tuple[m.Subscription, ...]:
     return tuple(m.Subscription(**item) for item in data)
 
@@ -86,8 +105,10 @@ _TRAVELS: Final[dict[str, tuple[Callable[[Any], Any] | None, Callable[[Any], Any
     **dict.fromkeys(_PAYLOADS, (_payload_out, _payload_in)),
     "error": (_struct_out, _maybe_error_in),
     "parent": (_struct_out, _parent_in),
-    "subscriptions": (lambda values: [_struct_out(value) for value in values], _subscriptions_in),
+    "subscriptions": (_structs_out, _subscriptions_in),
     "ready": (list, tuple),
+    "restore": (_restore_out, _restore_in),
+    "active": (_structs_out, _runs_in),
 }
 """How a field of a body travels: (outwards, inwards); None leaves it as it is."""
 
@@ -187,6 +208,8 @@ def _read(value: bytes, fingerprint: bytes | None, kinds: Sequence[str]) -> tupl
 # -- events and rejections ------------------------------------------------------------------------------------------
 
 _EVENT: Final = newest("event")
+_EVENT_2: Final = next(s for s in released() if (s.kind, s.version) == ("event", 2))
+"""Its bodies are the first of version 3, in the same form."""
 _EVENT_FRAME: Final = _frame(_EVENT)
 _REJECTION: Final = newest("rejection")
 _REJECTION_FRAME: Final = _frame(_REJECTION)
@@ -271,7 +294,8 @@ def encode_rejection(rejection: m.Rejection) -> bytes:
 def decode_logged(value: bytes, fingerprint: bytes | None = None) -> m.Event | m.Rejection:
     """A record of the `events` topic. Raises Undecodable."""
     schema, start = _identify(value, fingerprint)
-    if schema is _EVENT and (usual := reading.event(value, start)) is not None:
+    usual = reading.event(value, start) if schema is _EVENT or schema is _EVENT_2 else None
+    if usual is not None:
         return usual
     kind, record = _read(value, fingerprint, ("event", "rejection"))
     if kind == "event":
@@ -282,7 +306,8 @@ def decode_logged(value: bytes, fingerprint: bytes | None = None) -> m.Event | m
 def decode_event(value: bytes, fingerprint: bytes | None = None) -> m.Event:
     """Raises Undecodable."""
     schema, start = _identify(value, fingerprint)
-    if schema is _EVENT and (usual := reading.event(value, start)) is not None:
+    usual = reading.event(value, start) if schema is _EVENT or schema is _EVENT_2 else None
+    if usual is not None:
         return usual
     return _event_in(_read(value, fingerprint, ("event",))[1])
 

@@ -6,13 +6,16 @@ from typing import Final
 
 import msgspec
 
-from schemas.parts import Error, Parent, Payload
+from schemas.parts import Error, Parent, Payload, Restore
 
 
 class StartFlow(msgspec.Struct, frozen=True, gc=False):
+    """`restore`: the flow begins as another one stood at a moment."""
+
     definition: str
     input: Payload
     parent: Parent | None = None
+    restore: Restore | None = None
 
 
 class CompleteTask(msgspec.Struct, frozen=True, gc=False):
@@ -79,6 +82,20 @@ class TellEntity(msgspec.Struct, frozen=True, gc=False):
     message: bytes
 
 
+class MigrateFlow(msgspec.Struct, frozen=True, gc=False):
+    """Go on under `definition`, another version of the same name."""
+
+    definition: str
+    reason: str | None = None
+
+
+class RollBackFlow(msgspec.Struct, frozen=True, gc=False):
+    """Undo what was completed since a moment of the flow, restore it, and go on from there."""
+
+    restore: Restore
+    reason: str | None = None
+
+
 CommandBody = (
     StartFlow
     | CompleteTask
@@ -91,6 +108,8 @@ CommandBody = (
     | SuspendFlow
     | ResumeFlow
     | TellEntity
+    | MigrateFlow
+    | RollBackFlow
 )
 
 COMMAND_BODIES: Final[tuple[type, ...]] = CommandBody.__args__

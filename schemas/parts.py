@@ -61,3 +61,25 @@ class Subscription(msgspec.Struct, frozen=True, gc=False):
     filter: int
     key: str
     expected: bytes | None = None
+
+
+class Restore(msgspec.Struct, frozen=True, gc=False):
+    """A moment of a flow: after event `sequence` of its log (0: the beginning) it stood as `state` (a snapshot's value).
+
+    `data`: what the first task that is performed again gets instead of what it got.
+    """
+
+    flow_id: str
+    sequence: int
+    state: bytes
+    data: Payload | None = None
+
+
+class ActiveRun(msgspec.Struct, frozen=True, gc=False):
+    """A run that goes on; `was`: the task's JSON pointer before a migration."""
+
+    task: str
+    run: int
+    attempt: int
+    kind: str
+    was: str = ""

@@ -68,9 +68,9 @@ def _start(value: bytes, at: int) -> tuple[m.StartFlow, int]:
     size, at = _size(value, at)
     definition = _text(value[at : at + size])
     given, at = _payload(value, at + size)
-    if value[at]:  # a parent
+    if value[at] or value[at + 1]:  # a parent, a moment to begin from
         raise _Unusual
-    return m.StartFlow(definition, given), at + 1
+    return m.StartFlow(definition, given), at + 2
 
 
 # -- events ---------------------------------------------------------------------------------------------------------

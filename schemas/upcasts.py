@@ -59,11 +59,22 @@ def _task_2(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"deadline": 0, "heartbeat": 0, "priority": "normal", "reply": True}
 
 
+def _command_3(record: dict[str, Any]) -> dict[str, Any]:
+    name, body = record["body"]
+    return record | {"body": (name, body | {"restore": None})} if name.endswith(".StartFlow") else record
+
+
+def _unchanged(record: dict[str, Any]) -> dict[str, Any]:
+    return record
+
+
 UPCASTS: Final[dict[tuple[str, int], Upcast]] = {
     ("event", 1): _body_2,
     ("command", 1): _body_2,
     ("snapshot", 1): _body_2,
     ("task", 1): _task_2,
+    ("event", 2): _unchanged,  # version 3 has more kinds of bodies
+    ("command", 2): _command_3,
 }
 
 

@@ -154,6 +154,18 @@ def _subscriptions(values: tuple[m.Subscription, ...]) -> bytes:
     return _items([long(s.filter) + text(s.key) + maybe_data(s.expected) for s in values])
 
 
+def _runs(values: tuple[m.ActiveRun, ...]) -> bytes:
+    return _items([text(r.task) + long(r.run) + long(r.attempt) + text(r.kind) + text(r.was) for r in values])
+
+
+def _map(values: dict[str, str]) -> bytes:
+    return _items([text(key) + text(value) for key, value in values.items()])
+
+
+def _restore(value: m.Restore) -> bytes:
+    return text(value.flow_id) + long(value.sequence) + data(value.state) + maybe_payload(value.data)
+
+
 _BODY: Final[dict[type, Callable[[Any], bytes]]] = {
     m.FlowStarted: lambda b: (
         payload(b.input)
@@ -218,6 +230,13 @@ _BODY: Final[dict[type, Callable[[Any], bytes]]] = {
     m.FlowResumed: lambda b: maybe_text(b.reason),
     m.FlowCompensating: lambda b: (
         (_ABSENT if b.error is None else _PRESENT + error(b.error)) + maybe_text(b.reason)
+    ),
+    m.FlowMigrated: lambda b: (
+        text(b.was) + data(b.was_hash) + _map(b.moved) + _runs(b.active) + maybe_text(b.reason)
+    ),
+    m.FlowRollingBack: lambda b: _restore(b.restore) + _map(b.moved) + long(b.keep) + maybe_text(b.reason),
+    m.FlowRestored: lambda b: (
+        _restore(b.restore) + _map(b.moved) + _runs(b.active) + _items([text(task) for task in b.ready])
     ),
 }
 _BRANCH: Final = {body: long(number) for number, body in enumerate(m.EVENT_BODIES)}

@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from engine.core.decide import Decision, decide
+from engine.core.decide import Decision, decide, other_of
 from engine.core.effects import Dispatch, Effect, Emitted
-from engine.core.evolve import FlowState
+from engine.core.evolve import FlowState, digest, evolve
 from engine.core.redecide import Stored, verify_flow
 from engine.core.timers import due_commands, next_due
 from engine.dsl.compile import compile_definition
 from engine.dsl.model import Definition
 from engine.dsl.source import parse
 from schemas import messages as m
+from schemas.codec import encode_snapshot
 
 USER = m.Actor("user", "ada")
 WORKER = m.Actor("worker", "w1")
@@ -36,10 +37,12 @@ class Run:
         self.flow_id = flow_id
         self.state: FlowState | None = None
         self.log: list[Stored] = []
+        self.decisions: list[list[Stored]] = []
         self.effects: list[Effect] = []
         self.last: Decision | None = None
         self.now = 1_700_000_000_000_000
         self.sent = 0
+        self.published = {of.id: of}
 
     def send(
         self,
@@ -56,9 +59,16 @@ class Run:
 
     def _decide(self, command: m.Command, known: bool = True) -> Decision:
         cause = m.Cause(command.command_id, 0, self.sent)
-        self.last = decide(self.definition if known else None, self.state, command, cause, self.now)
+        other = self.published.get(other_of(command.body) or "")
+        self.last = decide(
+            self.definition if known else None, self.state, command, cause, self.now, other=other
+        )
         self.state = self.last.state
-        self.log += [Stored(r.event, r.value) for r in self.last.events]
+        if isinstance(self.state, m.LiveFlow):
+            self.definition = self.published[self.state.definition]
+        if self.last.events:
+            self.decisions.append([Stored(r.event, r.value) for r in self.last.events])
+            self.log += self.decisions[-1]
         self.effects += self.last.effects
         return self.last
 
@@ -70,6 +80,21 @@ class Run:
 
     def fail(self, task: str, error: m.Error, run: int = 1, attempt: int = 1) -> Decision:
         return self.send(m.FailTask(task, run, attempt, error))
+
+    def migrate(self, to: Definition, reason: str | None = None) -> Decision:
+        self.published[to.id] = to
+        return self.send(m.MigrateFlow(to.id, reason), actor=USER)
+
+    def moment(self, sequence: int, data: bytes | None = None) -> m.Restore:
+        """The flow after that event, as a command carries it."""
+        state: FlowState | None = None
+        for stored in self.log[:sequence]:
+            state = evolve(state, stored.event, digest(stored.value))
+        assert isinstance(state, m.LiveFlow)
+        return m.Restore(self.flow_id, sequence, encode_snapshot(state), data)
+
+    def roll_back(self, sequence: int, reason: str | None = None) -> Decision:
+        return self.send(m.RollBackFlow(self.moment(sequence), reason), actor=USER)
 
     def cancel(self, reason: str | None = None) -> Decision:
         return self.send(m.CancelFlow(reason), actor=USER)
@@ -156,6 +181,6 @@ class Run:
 
     def verify(self) -> None:
         """The log folds to the state and decides to the same bytes again."""
-        state, differences = verify_flow(self.definition, self.log)
+        state, differences = verify_flow(self.published.get, self.log)
         assert differences == []
         assert state == self.state

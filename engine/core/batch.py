@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 import orjson
 
-from engine.core.decide import FLOW_ID, Decision, decide, park
+from engine.core.decide import FLOW_ID, Decision, decide, other_of, park
 from engine.core.effects import Dispatch, Effect, Emitted
 from engine.core.entities.book import ENTITY_KEY, EVENT_TTL_US, Definitions, Page
 from engine.core.entities.correlation import identity_of
@@ -208,6 +208,10 @@ class Batch:
         body = command.body
         return self._definitions.find(body.definition) if isinstance(body, m.StartFlow) else None
 
+    def _other(self, body: m.CommandBody) -> Definition | None:
+        found = other_of(body)
+        return None if found is None else self._definitions.find(found)
+
     def _decide(self, command: m.Command, stored: bytes, cause: m.Cause, now: int) -> None:
         state = self._flow(command.flow_id)
         definition = self._definition(state, command)
@@ -216,7 +220,7 @@ class Batch:
                 assert isinstance(state, m.LiveFlow)
                 decision = park(definition, state, command, stored, cause, now, "")
             else:
-                decision = decide(definition, state, command, cause, now)
+                decision = decide(definition, state, command, cause, now, other=self._other(command.body))
         except Exception as defect:  # a defect stops one flow, never the partition
             if isinstance(state, m.EndedFlow):
                 raise

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from engine.core import durable, scopes
+from engine.core import durable, restoring, scopes
 from engine.core.faults import Fault, runtime_failed, standard
 from engine.core.folding import active_of, scope_of
 from engine.core.recording import PAYLOAD_BYTES_MAX
@@ -98,16 +98,17 @@ def end_by(it: Interpreter, error: m.Error) -> None:
 
 
 def compensate(it: Interpreter) -> None:
-    """Performs the next compensation, or ends the flow as it has to."""
+    """Performs the next compensation, or lets the flow end, or go on, as it has to."""
     rec = it.recording
-    if rec.live.compensations:
+    assert rec.live.fate is not None
+    fate = orjson.loads(rec.live.fate)
+    if len(rec.live.compensations) > fate.get("keep", 0):
         undoing = it.definition.tasks[rec.live.compensations[-1].task].compensate
         assert undoing is not None
         it.agenda.appendleft(undoing)
-        return
-    assert rec.live.fate is not None
-    fate = orjson.loads(rec.live.fate)
-    if fate["error"] is None:
+    elif "restore" in fate:
+        restoring.restore(it)
+    elif fate["error"] is None:
         rec.emit(m.FlowCancelled(fate["reason"]))
     else:
         rec.emit(m.FlowFaulted(m.Error(**fate["error"])))

@@ -15,7 +15,7 @@ import msgspec
 import orjson
 
 from engine import VERSION
-from engine.core import catching, consuming, scopes, waking
+from engine.core import catching, consuming, migrating, restoring, scopes, waking
 from engine.core.effects import Effect
 from engine.core.evolve import FlowState, active_of
 from engine.core.faults import CONFIGURATION, RUNTIME
@@ -28,7 +28,7 @@ from schemas.codec import encode_event
 FLOW_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
-__all__ = ["FLOW_ID", "PAYLOAD_BYTES_MAX", "Decision", "decide", "initial_state", "park"]
+__all__ = ["FLOW_ID", "PAYLOAD_BYTES_MAX", "Decision", "decide", "initial_state", "other_of", "park"]
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -63,14 +63,18 @@ def decide(
     *,
     encode: Encode = encode_event,
     engine_version: str = VERSION,
+    other: Definition | None = None,
 ) -> Decision:
     """Decides `command` against `state`.
 
-    `definition` is the one the flow runs (or is to run), None when nobody published it; `now` is in microseconds
-    since the Unix epoch. Raises only on a defect of the engine.
+    `definition` is the one the flow runs (or is to run), None when nobody published it; `other` the one a MigrateFlow
+    names, or under which the flow ran at a moment that is to be restored (`other_of`); `now` is in microseconds since the Unix epoch. Raises only on a defect of the engine.
     """
     try:
-        recording = _decided(definition, state, command, cause, now, encode, engine_version)
+        if isinstance(command.body, m.MigrateFlow):
+            recording: Recording | None = _migrate(definition, state, command, cause, now, encode, other)
+        else:
+            recording = _decided(definition, state, command, cause, now, encode, engine_version, other)
     except _Refused as refused:
         rejection = m.Rejection(
             flow_id=command.flow_id,
@@ -116,10 +120,11 @@ def _decided(
     now: int,
     encode: Encode,
     engine_version: str,
+    other: Definition | None,
 ) -> Recording | None:
     body = command.body
     if isinstance(body, m.StartFlow):
-        return _start(definition, state, command, body, cause, now, encode, engine_version)
+        return _start(definition, state, command, body, cause, now, encode, engine_version, other)
     if isinstance(body, m.FireTimer | m.ContinueFlow) and not isinstance(state, m.LiveFlow):
         return None
     live = _live(state, command)
@@ -141,6 +146,8 @@ def _decided(
             _suspend(recording, body)
         case m.CancelFlow():
             _cancel(it, body)
+        case m.RollBackFlow():
+            _roll_back(it, body, other)
         case _:
             _apply(it, live, body)
     return recording
@@ -176,7 +183,15 @@ def _apply(it: Interpreter, live: m.LiveFlow, body: m.CommandBody) -> None:
             if body.progress is not None and isinstance(checked := _payload(body.progress), _Refused):
                 raise checked
             waking.progress(it, called, active, body)
-        case m.StartFlow() | m.CancelFlow() | m.SuspendFlow() | m.ResumeFlow() | m.TellEntity():
+        case (
+            m.StartFlow()
+            | m.CancelFlow()
+            | m.SuspendFlow()
+            | m.ResumeFlow()
+            | m.TellEntity()
+            | m.MigrateFlow()
+            | m.RollBackFlow()
+        ):
             raise _Refused("unexpected-command", f"Expected a flow's command but found {body!r}"[:200])
         case _:
             assert_never(body)
@@ -231,6 +246,7 @@ def _start(
     now: int,
     encode: Encode,
     engine_version: str,
+    then: Definition | None,
 ) -> Recording | None:
     if state is not None:
         if state.start_command_id == command.command_id:
@@ -242,8 +258,68 @@ def _start(
         raise _Refused("unknown-definition", f"Expected a published definition but found {body.definition!r}")
     if isinstance(checked := _payload(body.input), _Refused):
         raise checked
+    if body.restore is not None:
+        _check_moment(definition, body.restore, then)
     recording = Recording(definition, None, command, cause, now, encode)
-    Interpreter(definition, recording).start(body, engine_version)
+    Interpreter(definition, recording).start(body, engine_version, then)
+    return recording
+
+
+def other_of(body: m.CommandBody) -> str | None:
+    """The id of the second definition that deciding a command takes; None: it takes none."""
+    match body:
+        case m.MigrateFlow():
+            return body.definition
+        case m.StartFlow(restore=restore) | m.RollBackFlow(restore=restore) if restore is not None:
+            try:
+                return restoring.moment(restore).definition if restore.sequence else None
+            except restoring.Unrestorable:
+                return None  # deciding says so
+        case _:
+            return None
+
+
+def _check_moment(definition: Definition, restore: m.Restore, then: Definition | None) -> None:
+    """Raises _Refused for what no flow of `definition` can go on from."""
+    if restore.data is not None and isinstance(checked := _payload(restore.data), _Refused):
+        raise checked
+    try:
+        if restore.sequence > 0:
+            restoring.check(definition, restoring.moment(restore), then)
+    except restoring.Unrestorable as problem:
+        raise _Refused("not-restorable", str(problem)) from None
+
+
+def _roll_back(it: Interpreter, body: m.RollBackFlow, then: Definition | None) -> None:
+    _check_moment(it.definition, body.restore, then)
+    try:
+        restoring.roll_back(it, body, then)
+    except restoring.Unrestorable as problem:
+        raise _Refused("not-restorable", str(problem)) from None
+    catching.compensate(it)
+    it.run()
+
+
+def _migrate(
+    definition: Definition | None,
+    state: FlowState | None,
+    command: m.Command,
+    cause: m.Cause,
+    now: int,
+    encode: Encode,
+    target: Definition | None,
+) -> Recording:
+    body = command.body
+    assert isinstance(body, m.MigrateFlow)
+    live = _live(state, command)
+    if target is None:
+        raise _Refused("unknown-definition", f"Expected a published definition but found {body.definition!r}")
+    assert definition is not None
+    recording = Recording(definition, live, command, cause, now, encode)
+    try:
+        migrating.migrate(recording, definition, target, body.reason)
+    except migrating.Unmovable as problem:
+        raise _Refused("not-migratable", str(problem)) from None
     return recording
 
 
@@ -261,8 +337,8 @@ def _active(
     definition: Definition, live: m.LiveFlow, body: m.CompleteTask | m.FailTask | m.HeartbeatTask
 ) -> m.ActiveTask:
     """The active task a worker, a person or a sub-flow reports on."""
-    active = active_of(live, body.task)
-    task = definition.tasks.get(body.task)
+    active = active_of(live, body.task) or migrating.stale(live, definition, body.task)
+    task = definition.tasks.get(body.task if active is None else active.task)
     if active is None or not isinstance(task, Call | Approval | Subflow):
         others = (definition.tasks.get(a.task) for a in live.active)
         waits = (

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from engine.core import folding
+from engine.core import folding, moments
 from engine.core.folding import BrokenLog, active_of, inline, scope_data, scope_of
 from schemas import messages as m
 
@@ -136,6 +136,25 @@ def _compensating(state: m.LiveFlow, _: m.Event, body: m.FlowCompensating) -> Ch
     return {"fate": fate, "ready": (), **folding.armed(state.compensations)}
 
 
+def _migrated(state: m.LiveFlow, event: m.Event, body: m.FlowMigrated) -> Changes:
+    of = {"definition": event.definition, "definition_hash": event.definition_hash}
+    return of | moments.relocated(state, body.moved)
+
+
+def _rolling_back(state: m.LiveFlow, _: m.Event, body: m.FlowRollingBack) -> Changes:
+    changes: Changes = {"status": "running", "fate": moments.rolling_back(body), "ready": (), "parked": ()}
+    if len(state.compensations) > body.keep:
+        changes |= folding.armed(state.compensations)
+    return changes
+
+
+def _restored(state: m.LiveFlow, event: m.Event, body: m.FlowRestored) -> Changes:
+    try:
+        return moments.restored(state, event, body)
+    except (moments.Unrestorable, ValueError, KeyError) as problem:
+        raise BrokenLog(str(problem)) from None
+
+
 def _error(error: m.Error) -> dict[str, Any]:
     return {field: getattr(error, field) for field in error.__struct_fields__}
 
@@ -152,5 +171,8 @@ _FOLDS: Final[dict[type, Callable[[m.LiveFlow, m.Event, Any], Changes]]] = {
     m.FlowYielded: _yielded,
     m.FlowContinued: _continued,
     m.FlowCompensating: _compensating,
+    m.FlowMigrated: _migrated,
+    m.FlowRollingBack: _rolling_back,
+    m.FlowRestored: _restored,
     **folding.FOLDS,
 }

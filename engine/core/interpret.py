@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-from engine.core import catching, durable, scopes, starting
+from engine.core import catching, durable, restoring, scopes, starting
 from engine.core.arguments import Arguments
 from engine.core.faults import Fault, expression_failed, invalid, runtime_failed
 from engine.core.folding import active_of, collected, scope_data
@@ -48,8 +48,8 @@ class Interpreter:
 
     # -- the flow -----------------------------------------------------------------------------------------------
 
-    def start(self, body: m.StartFlow, version: str) -> None:
-        """Validates and transforms the input, then performs the first tasks."""
+    def start(self, body: m.StartFlow, version: str, then: Definition | None = None) -> None:
+        """Validates and transforms the input, then performs the first tasks; or goes on from a moment under `then`."""
         rec, definition = self.recording, self.definition
         assert isinstance(body.input, bytes)
         data, fault = body.input, None
@@ -72,7 +72,10 @@ class Interpreter:
         if fault is not None:
             rec.emit(m.FlowFaulted(catching.located(fault.error, "/input")))
             return
-        self.agenda.append(definition.first)
+        if body.restore is not None:
+            restoring.begin(self, body.restore, then)
+        else:
+            self.agenda.append(definition.first)
         self.run()
 
     def run(self) -> None:

@@ -6,11 +6,11 @@ The log suffices: the first events of a decision hold all the command held. What
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from engine.core.decide import decide
+from engine.core.decide import decide, other_of
 from engine.core.evolve import BrokenLog, FlowState, digest, evolve
 from engine.dsl.model import Definition
 from schemas import messages as m
@@ -31,6 +31,10 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
     sequence: int
     kind: str
     text: str
+
+
+Find = Callable[[str], Definition | None]
+"""The published definition of an id."""
 
 
 def groups(events: Iterable[Stored]) -> Iterator[list[Stored]]:
@@ -59,7 +63,7 @@ def _command_body(group: Sequence[Stored]) -> m.CommandBody | None:
     at = (first.task or "", first.run, first.attempt)
     match first.body:
         case m.FlowStarted() as body:
-            return m.StartFlow(first.definition, body.input, body.parent)
+            return m.StartFlow(first.definition, body.input, body.parent, _restore(group))
         case m.TaskCompleted(result=result) if result is not None:
             return m.CompleteTask(*at, result)
         case m.TaskFaulted(result=result) if result is not None:
@@ -80,9 +84,27 @@ def _command_body(group: Sequence[Stored]) -> m.CommandBody | None:
             return m.ResumeFlow(body.reason)
         case m.FlowSuspended(command=b"") as body:
             return m.SuspendFlow(body.reason or None)
+        case m.FlowMigrated() | m.FlowRollingBack():
+            return _turned(first)
         case m.FlowCancelled() | m.FlowCompensating() | m.TaskCancelled():
             return _cancel(group)
     return None
+
+
+def _turned(first: m.Event) -> m.CommandBody:
+    body = first.body
+    if isinstance(body, m.FlowMigrated):
+        return m.MigrateFlow(first.definition, body.reason)
+    assert isinstance(body, m.FlowRollingBack)
+    return m.RollBackFlow(body.restore, body.reason)
+
+
+def _restore(group: Sequence[Stored]) -> m.Restore | None:
+    """The moment a flow that was run again began from."""
+    body = group[1].event.body if len(group) > 1 else None
+    if not isinstance(body, m.FlowRestored):
+        return None
+    return body.restore
 
 
 def _cancel(group: Sequence[Stored]) -> m.CommandBody | None:
@@ -95,22 +117,21 @@ def _cancel(group: Sequence[Stored]) -> m.CommandBody | None:
     return None
 
 
-def verify_flow(
-    definition: Definition | None, events: Iterable[Stored]
-) -> tuple[FlowState | None, list[Difference]]:
+def verify_flow(find: Find, events: Iterable[Stored]) -> tuple[FlowState | None, list[Difference]]:
     """Folds a flow's whole log, checks sequence and hash chain, and decides each cause again.
 
-    An event stored under an older schema is encoded under that schema again. Gives the state at its end and what differs; an empty list is the proof. Stops at the first difference of a flow,
-    because everything after it rests on it.
+    An event stored under an older schema is encoded under that schema again. Gives the state at its end and what differs;
+    an empty list is the proof. Stops at the first difference of a flow, because everything after it rests on it.
     """
     before: FlowState | None = None
     state: FlowState | None = None
     pending: list[Stored] = []
+
     for group in groups(events):
         # links first: an event that was moved or dropped is named as that, not as a decision that lacks it
         if (problem := _link_problem(state, group[0].event)) is not None:
             return state, [problem]
-        if pending and (problem := _decision_problem(definition, before, pending)) is not None:
+        if pending and (problem := _decision_problem(find, before, pending)) is not None:
             return state, [problem]
         before, pending = state, group
         for stored in group:
@@ -121,7 +142,7 @@ def verify_flow(
                 state = evolve(state, event, digest(stored.value))
             except BrokenLog as broken:
                 return state, [Difference(event.flow_id, event.sequence, "sequence", str(broken))]
-    if pending and (problem := _decision_problem(definition, before, pending)) is not None:
+    if pending and (problem := _decision_problem(find, before, pending)) is not None:
         return state, [problem]
     return state, []
 
@@ -138,9 +159,7 @@ def _link_problem(state: FlowState | None, event: m.Event) -> Difference | None:
     return None
 
 
-def _decision_problem(
-    definition: Definition | None, before: FlowState | None, group: Sequence[Stored]
-) -> Difference | None:
+def _decision_problem(find: Find, before: FlowState | None, group: Sequence[Stored]) -> Difference | None:
     command = command_of(group)
     first = group[0].event
     if command is None:
@@ -148,13 +167,27 @@ def _decision_problem(
             return None
         text = f"Expected a decision to begin with what a command says but found {first.kind}"
         return Difference(first.flow_id, first.sequence, "cause", text)
+    definition = find(first.definition)
     if definition is None or definition.hash != first.definition_hash:
         text = f"Expected definition {first.definition} with hash {first.definition_hash.hex()} but it is not published"
         return Difference(first.flow_id, first.sequence, "decision", text)
+    other = None if (named := other_of(command.body)) is None else find(named)
+    if isinstance(first.body, m.FlowMigrated):
+        definition, other = find(first.body.was), definition
+        if definition is None:
+            text = f"Expected definition {first.body.was} but it is not published"
+            return Difference(first.flow_id, first.sequence, "decision", text)
     version = first.body.engine_version if isinstance(first.body, m.FlowStarted) else ""
     encode = encoder_like(group[0].value)
     again = decide(
-        definition, before, command, first.cause, first.time, encode=encode, engine_version=version
+        definition,
+        before,
+        command,
+        first.cause,
+        first.time,
+        encode=encode,
+        engine_version=version,
+        other=other,
     )
     if again.rejection is not None:
         text = f"Expected the command to be decided again but it is refused: {again.rejection.reason}"

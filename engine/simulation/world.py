@@ -336,7 +336,7 @@ class World:
                         raise Broken(f"seed {self.seed}: a timer of {logged.flow_id} fired early")
                     flows.setdefault(logged.flow_id, []).append(StoredEvent(logged, stored.value))
             for flow_id, events in flows.items():
-                state, differences = verify_flow(self.published.find(events[0].event.definition), events)
+                state, differences = verify_flow(self.published.find, events)
                 if differences:
                     raise Broken(f"seed {self.seed}: {differences[0]}")
                 if not isinstance(state, m.EndedFlow):

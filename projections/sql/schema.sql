@@ -130,6 +130,7 @@ CREATE TABLE flowtrail.history (
 CREATE TABLE flowtrail.history_other PARTITION OF flowtrail.history DEFAULT;
 CREATE INDEX history_time ON flowtrail.history USING brin ("time") WITH (pages_per_range = 32, autosummarize = on);
 CREATE INDEX history_flow ON flowtrail.history (flow_id, sequence);
+CREATE INDEX history_turns ON flowtrail.history (flow_id, sequence) WHERE kind IN ('FlowMigrated', 'FlowRestored');
 
 CREATE TABLE flowtrail.rejections (
     partition       int         NOT NULL,

@@ -1,6 +1,6 @@
 """Writes the golden log of the newest event schema: run once, when a schema is released, and never again for it.
 
-python -m tests.golden.generate > tests/golden/event-v2.jsonl
+python -m tests.golden.generate > tests/golden/event-v3.jsonl
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from schemas.registry import newest
 from tests.flows import USER, Run, definition
 
 DOWN = m.Error("https://x.test/down", 503, "Down")
-TRIP = definition(
-    """
+_TRIP = """
 use:
   functions: {undo: {call: cancel, with: {id: '${ .output.id }'}}}
 timeout: {after: PT1H}
@@ -40,8 +39,10 @@ do:
       catch: {errors: {with: {status: 503}}, retry: {delay: PT2S, limit: {attempt: {count: 1}}}, do: [{give: {set: {paid: false}}}]}
   - sub: {run: {workflow: {namespace: test, name: child, version: '1.0.0'}}}
   - ok: {call: approval, with: {title: Sure?, form: {type: object}}}
-""",
-    "trip",
+"""
+TRIP = definition(_TRIP, "trip")
+LATER = definition(
+    _TRIP.replace("  - sub:", "  - size: {set: '${ . + {sized: true} }'}\n  - sub:"), "trip", version="1.1.0"
 )
 
 
@@ -78,11 +79,40 @@ def flows() -> list[Run]:
     late = Run(TRIP, "late")
     late.start({"name": "Eve"})
     late.advance(40)
-    return [completed, faulted, cancelled, late]
+
+    migrated = until_payment("migrated")
+    migrated.migrate(LATER, "asks first")
+    migrated.complete("/do/5/pay/try/0/charge", {"paid": True}, run=2)
+
+    back = until_payment("back")
+    back.send(m.RollBackFlow(back.moment(2), "another trip"), actor=USER)
+    back.complete("/do/0/book/metadata/compensate", None)
+    back.complete("/do/0/book", {"id": "b2"}, run=2)
+
+    again = Run(TRIP, "again")
+    again.send(
+        m.StartFlow(TRIP.id, b'{"name":"Ada"}', None, faulted.moment(moment_of(faulted, "charge"))),
+        actor=USER,
+    )
+    return [completed, faulted, cancelled, late, migrated, back, again]
+
+
+def moment_of(run: Run, name: str) -> int:
+    """The end of the decision that scheduled the task."""
+    passed = 0
+    for decision in run.decisions:
+        passed += len(decision)
+        last = decision[-1].event
+        if isinstance(last.body, m.TaskScheduled) and (last.task or "").endswith(name):
+            return passed
+    raise AssertionError(name)
 
 
 def main() -> None:
-    head = {"schema": f"event-v{newest('event').version}", "definitions": [TRIP.document]}
+    head = {
+        "schema": f"event-v{newest('event').version}",
+        "definitions": [TRIP.document, LATER.document],
+    }
     print(json.dumps(head))
     for run in flows():
         run.verify()

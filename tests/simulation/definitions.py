@@ -22,7 +22,7 @@ def _leaves(children: bool) -> st.SearchStrategy[Document]:
         st.just({"call": "work", "metadata": {"compensate": {"call": "undo"}}}),
         st.just({"call": "work", "timeout": {"after": "PT3S"}}),
         st.integers(0, 5).map(lambda seconds: {"wait": {"seconds": seconds}}),
-        st.just({"emit": {"event": {"with": {"source": "https://x.test", "type": "made"}}}}),
+        st.just({"emit": {"event": {"with": {"source": "https://x.test", "type": "made", "id": "e"}}}}),
         st.just({"raise": {"error": {"type": "https://x.test/raised", "status": 400}}}),
         st.just({"if": "(.n? // 0) == 1", "call": "work"}),
         st.just({"listen": {"to": {"any": [{"with": {"type": "made"}}, {"with": {"type": "other"}}]}}}),

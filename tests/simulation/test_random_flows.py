@@ -6,8 +6,10 @@ survives its snapshot. At the end: every started run ended exactly once, and rep
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -104,6 +106,11 @@ def check_waits(run: Run) -> None:
         assert named or timed, f"{pointer} of {run.flow_id} is active but nothing will wake it"
 
 
+def _moved(counts: Counter[tuple[str, int]], moved: dict[str, str]) -> Counter[tuple[str, int]]:
+    """By the names the tasks have now; a task that is not in the state of the flow keeps its own."""
+    return Counter({(moved.get(task, task), run): count for (task, run), count in counts.items()})
+
+
 def check_log(run: Run) -> None:
     """Every run that began ended exactly once, if the flow did; and deciding again gives the same bytes."""
     begun: Counter[tuple[str, int]] = Counter()
@@ -113,6 +120,10 @@ def check_log(run: Run) -> None:
         key = (event.task or "", event.run)
         if isinstance(event.body, BEGUN) or (isinstance(event.body, m.TaskScheduled) and event.attempt == 1):
             begun[key] += 1
+        if isinstance(event.body, m.FlowRestored):
+            begun.update((again.task, again.run) for again in event.body.active)
+        if isinstance(event.body, m.FlowMigrated):
+            begun, over = (_moved(counts, event.body.moved) for counts in (begun, over))
         if isinstance(event.body, OVER):
             over[key] += 1
     assert all(count == 1 for count in begun.values()), begun
@@ -133,6 +144,12 @@ class RandomFlows(RuleBasedStateMachine):
         compiled = [compile_definition(document, sandbox=SANDBOX) for document in (parent, child)]
         self.world = World(compiled)
         self.world.start(compiled[0])
+        document = copy.deepcopy(parent)
+        document["document"]["version"] = "2.0.0"
+        document["do"].insert(0, {"added": {"set": {"added": True}}})
+        later = compile_definition(document, sandbox=SANDBOX)
+        self.world.runs["f1"].published[later.id] = later
+        self.versions = {compiled[0].id: later.id, later.id: compiled[0].id}
 
     @rule(pick=st.integers(0, 99), result=st.sampled_from([None, 1, {"n": 1}, {"n": 2}, [3]]))
     def complete(self, pick: int, result: Any) -> None:
@@ -201,6 +218,31 @@ class RandomFlows(RuleBasedStateMachine):
             self.world.act(run, m.SuspendFlow("wait"))
             self.world.act(run, m.ResumeFlow("go"))
 
+    @rule(pick=st.integers(0, 999), chance=st.integers(0, 4))
+    def roll_back(self, pick: int, chance: int) -> None:
+        """To the end of any decision; a moment that cannot be restored is refused and changes nothing."""
+        run = self.world.runs["f1"]
+        if chance or not isinstance(run.state, m.LiveFlow):
+            return
+        ends = [len(list(chain(*run.decisions[: n + 1]))) for n in range(len(run.decisions))]
+        self.world.act(run, m.RollBackFlow(run.moment(ends[pick % len(ends)])))
+        assert run.last is not None
+        if run.last.rejection is not None:
+            assert run.last.rejection.code == "not-restorable"
+        else:
+            self.same_way = False  # what-if does not go back
+
+    @rule(chance=st.integers(0, 4))
+    def migrate(self, chance: int) -> None:
+        """To a version whose tasks all stand one place further on, or back."""
+        run = self.world.runs["f1"]
+        if chance or not isinstance(run.state, m.LiveFlow):
+            return
+        self.world.act(run, m.MigrateFlow(self.versions[run.state.definition]))
+        assert run.last is not None
+        if run.last.rejection is not None:
+            assert run.last.rejection.code == "not-migratable"
+
     @invariant()
     def every_flow_waits_for_something(self) -> None:
         for run in self.world.living if hasattr(self, "world") else ():
@@ -219,7 +261,8 @@ class RandomFlows(RuleBasedStateMachine):
         for run in world.runs.values():
             check_log(run)
             if self.same_way:
-                assert judge(run.definition, run.log).kind == "same"
+                first = run.published[run.log[0].event.definition]
+                assert judge(first, run.log).kind == "same"
 
     def _finish(self, world: World) -> None:
         if world.post:

@@ -353,9 +353,9 @@ def test_verification_names_the_event_that_was_changed() -> None:
 
     changed = msgspec.structs.replace(run.log[3].event, body=m.TaskScheduled("default", "other"))
     log = [*run.log[:3], Stored(changed, encode_event(changed))]
-    _, differences = verify_flow(run.definition, log)
+    _, differences = verify_flow(run.published.get, log)
     assert [(d.sequence, d.kind) for d in differences] == [(4, "decision")]
     swapped = [run.log[0], run.log[2], run.log[1]]
-    _, differences = verify_flow(run.definition, swapped)
+    _, differences = verify_flow(run.published.get, swapped)
     assert differences[0].kind == "sequence"
     json.dumps([str(d) for d in differences])

@@ -9,7 +9,7 @@ import pytest
 from engine.core.evolve import FlowState, active_of, evolve, inline, scope_data
 from engine.core.folding import collected
 from projections import history, tasks
-from projections.dataflow import Happening, Step, fill
+from projections.dataflow import Happening, Step, Turn, fill
 from schemas import messages as m
 from tests.flows import Run
 from tests.unit.whole_flows import every, logged
@@ -46,6 +46,15 @@ def steps_of(run: Run) -> dict[tuple[str, int, int], Step]:
     }
 
 
+def turns_of(run: Run) -> list[Turn]:
+    events = [one.event for one in run.log]
+    return [
+        Turn(event.sequence, event.kind, history.body_json(event.body).decode())
+        for event in events
+        if isinstance(event.body, m.FlowMigrated | m.FlowRestored)
+    ]
+
+
 Known = dict[tuple[str, int, int], tuple[str, str | None]]
 
 
@@ -56,6 +65,8 @@ def known_to_the_engine(run: Run) -> Known:
     for stored in run.log:
         event, before = stored.event, state
         state = evolve(state, event, b"")
+        if isinstance(event.body, m.FlowRestored) and isinstance(state, m.LiveFlow):
+            found |= {(a.task, a.run, a.attempt): (a.input.decode(), None) for a in state.active}
         if event.task is None or not isinstance(before, m.LiveFlow):
             continue
         key = (event.task, event.run, event.attempt)
@@ -83,7 +94,7 @@ def test_inputs_and_outputs_are_those_the_engine_had(run: Run) -> None:
     body = run.log[0].event.body
     assert isinstance(body, m.FlowStarted)
     steps = steps_of(run)
-    fill(inline(body.transformed or body.input).decode(), list(steps.values()))
+    fill(inline(body.transformed or body.input).decode(), list(steps.values()), turns_of(run))
     found = {key: (step.input, step.output) for key, step in steps.items()}
     assert found == known_to_the_engine(run)
 

@@ -37,6 +37,8 @@ def plain(value: Any, field: str = "", owner: type | None = None) -> Any:
         return {
             "json": (f"{NAMESPACE}.Claim", {"uri": value.uri, "sha256": value.sha256, "size": value.size})
         }
+    if isinstance(value, bytes) and owner is m.Restore and field == "data":
+        return {"json": value}
     if isinstance(value, bytes) and owner not in _SNAPSHOTS and field in _PAYLOADS:
         return {"json": value}
     if isinstance(value, tuple):

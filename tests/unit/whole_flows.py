@@ -11,8 +11,7 @@ from tests.flows import USER, Run, definition
 
 DOWN = m.Error("https://x.test/down", 503, "Down")
 
-BRANCHES = definition(
-    """
+_BRANCHES = """
 do:
   - cut: {set: {a: 1, b: 2}, if: .go}
   - split:
@@ -26,8 +25,10 @@ do:
   - nested: {fork: {branches: [{l: {fork: {branches: [{p: {set: {p: 1}}}, {q: {call: f}}]}}}, {r: {set: {r: 2}}}]}}
   - race: {fork: {compete: true, branches: [{slow: {wait: PT1H}}, {fast: {call: f, output: {as: .n}}}]}}
   - end: {set: {was: '${ . }'}}
-""",
-    "branches",
+"""
+BRANCHES = definition(_BRANCHES, "branches")
+MOVED = definition(
+    _BRANCHES.replace("  - cut:", "  - added: {set: {never: here}}\n  - cut:"), "branches", version="1.1.0"
 )
 RETRIES = definition(
     """
@@ -103,7 +104,9 @@ do:
     "extended",
 )
 LONG = definition("do: [{loop: {for: {in: .items, each: n}, do: [{a: {set: {n: '${ $n }'}}}]}}]", "long")
-DEFINITIONS: dict[str, Definition] = {d.id: d for d in (BRANCHES, RETRIES, EVENTS, TRIP, EXTENDED, LONG)}
+DEFINITIONS: dict[str, Definition] = {
+    d.id: d for d in (BRANCHES, MOVED, RETRIES, EVENTS, TRIP, EXTENDED, LONG)
+}
 
 
 def branches(flow_id: str = "branches") -> Run:
@@ -184,13 +187,72 @@ def long(flow_id: str = "long") -> Run:
     return run
 
 
+def turned(flow_id: str = "turned") -> Run:
+    """Rolled back, within a loop and to before something that is undone, and migrated while branches are under way."""
+    run = Run(BRANCHES, flow_id)
+    run.start({"go": True})
+    begun = len(run.log)
+    run.complete("/do/1/split/fork/branches/0/first/do/1/two", "two")
+    once = len(run.log)
+    run.advance(5)
+    run.roll_back(once, "again")
+    run.advance(5)
+    run.roll_back(begun)
+    run.complete("/do/1/split/fork/branches/0/first/do/1/two", "other", run=2)
+    run.migrate(MOVED)
+    run.advance(5)
+    run.complete("/do/2/nested/fork/branches/0/l/fork/branches/1/q", [3], run=3)
+    run.complete("/do/4/race/fork/branches/1/fast", {"n": 8})
+    return run
+
+
+def turned_trip(flow_id: str = "turned-trip") -> Run:
+    run = trip(flow_id, end=False)
+    run.roll_back(4)
+    run.complete("/do/1/flight/metadata/compensate/do/0/a", "x")
+    run.complete("/do/1/flight/metadata/compensate/do/1/b", "x")
+    run.complete("/do/1/flight", {"id": "f2"}, run=2)
+    run.send(m.CancelFlow("enough", compensate=True), actor=USER)
+    return run
+
+
+def turned_retries(flow_id: str = "turned-retries") -> Run:
+    run = retries(flow_id)
+    first = run.moment(moment_before(run, "loop"))
+    again = Run(RETRIES, flow_id)
+    again.send(m.StartFlow(RETRIES.id, b"{}", None, first), actor=USER)
+    return again
+
+
+def moment_before(run: Run, name: str) -> int:
+    """The end of the decision before the one that began the task."""
+    passed = 0
+    for decision in run.decisions:
+        if any((one.event.task or "").endswith(name) for one in decision):
+            return passed
+        passed += len(decision)
+    raise AssertionError(name)
+
+
 def every() -> list[Run]:
     """One flow of each definition and their middles; together they hold every event that `decide` gives."""
     cancelled = trip("trip-cancelled", end=False)
     cancelled.send(m.CancelFlow("changed my mind", compensate=True), actor=USER)
     cancelled.complete("/do/1/flight/metadata/compensate/do/0/a", "x")
     waiting = trip("trip-waiting", end=False)
-    return [branches(), retries(), events(), trip(), waiting, cancelled, extended(), long()]
+    return [
+        branches(),
+        retries(),
+        events(),
+        trip(),
+        waiting,
+        cancelled,
+        extended(),
+        long(),
+        turned(),
+        turned_trip(),
+        turned_retries(),
+    ]
 
 
 def logged(run: Run, partition: int = 0, first: int = 0) -> list[Logged]:

@@ -57,7 +57,13 @@ SELECT CASE WHEN row_number() OVER () = 1 THEN coalesce(f.transformed, f.input) 
        t.task, t.run, t.attempt, t.name, t.kind, t.queue, t.function, coalesce(t.status, 'unknown'), t.sequence,
        t.scheduled_sequence, t.ended_sequence, t.scheduled_at, t.ended_at, t.actor_kind, t.actor_id,
        t.input, t.arguments, t.result, t.output, t.error, t.branch,
-       t.deadline_at, t.due_at, t.due_for, t.iteration, t.progress, t.child, t.priority, h.events
+       t.deadline_at, t.due_at, t.due_for, t.iteration, t.progress, t.child, t.priority, h.events,
+       CASE WHEN row_number() OVER () = 1 THEN ARRAY(
+           SELECT concat_ws(' ', r.sequence, r.kind, r.body)
+           FROM flowtrail.history r
+           WHERE r.flow_id = %(flow_id)s AND r.kind IN ('FlowMigrated', 'FlowRestored')
+           ORDER BY r.sequence
+       ) END
 FROM flowtrail.tasks t LEFT JOIN flowtrail.flows f USING (flow_id)
      LEFT JOIN happened h ON t.kind = 'listen' AND h.task = t.task AND h.run = t.run
 WHERE t.flow_id = %(flow_id)s

@@ -34,6 +34,9 @@ FROM STDIN
 INSERT INTO flowtrail.flows AS f
 SELECT * FROM incoming_flows
 ON CONFLICT (flow_id) DO UPDATE SET
+    definition = excluded.definition,
+    version = excluded.version,
+    definition_hash = excluded.definition_hash,
     engine_version = coalesce(f.engine_version, excluded.engine_version),
     status = coalesce(excluded.status, f.status),
     sequence = excluded.sequence,
