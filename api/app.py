@@ -25,6 +25,7 @@ from api import (
     problems,
     registry,
     tasks,
+    turning,
 )
 from api.edge import Edge
 from api.errors import MethodNotAllowed
@@ -49,7 +50,7 @@ def create_app(settings: Settings, ports: Ports, lifespan: Lifespan[FastAPI] | N
     app.state.readiness = Readiness(ports)
     app.router.routes.append(_Bare("/flows", start_flow, methods=["POST"]))
     app.router.routes.append(_Bare("/flows/{flow_id}", flows.get_flow, methods=["GET"]))
-    for room in (flows, past, tasks, approvals, events, definitions, registry, health):
+    for room in (flows, past, turning, tasks, approvals, events, definitions, registry, health):
         app.include_router(room.router)
     app.router.routes.append(_Bare("/openapi.json", _document, methods=["GET"]))
     app.add_exception_handler(HTTPException, _problem)

@@ -33,7 +33,15 @@ _APPEAR_S: Final = 1.0
 _APPEAR_PAUSE_S: Final = 0.01
 _FINGERPRINT: Final = newest("command").fingerprint
 _CONFLICTS: Final = frozenset(
-    {"flow-exists", "flow-ended", "task-not-active", "flow-suspended", "flow-not-suspended"}
+    {
+        "flow-exists",
+        "flow-ended",
+        "task-not-active",
+        "flow-suspended",
+        "flow-not-suspended",
+        "not-migratable",
+        "not-restorable",
+    }
 )
 
 Verb = Literal["cancel", "suspend", "resume"]

@@ -22,6 +22,7 @@ from api.flows import WAIT_PARAMETERS
 from api.problems import MEDIA_TYPE
 from api.starting import StartRequest
 from api.tasks import CompleteRequest, FailRequest, HeartbeatRequest, TaskAnswered
+from api.turning import MigrateRequest, RerunRequest, RollbackRequest, Turned
 from engine import VERSION
 from projections import views
 
@@ -44,6 +45,10 @@ _ANSWERED: Final = (
     ApprovalView,
     TaskAnswered,
     EventsAccepted,
+    MigrateRequest,
+    RerunRequest,
+    RollbackRequest,
+    Turned,
 )
 _PROBLEM: Final = {
     "type": "object",
@@ -182,6 +187,17 @@ def _told(key: str, *values: str) -> dict[str, Any]:
     return {"type": "object", "required": list(parts), "properties": parts}
 
 
+_PLANNED: Final = {
+    "oneOf": [
+        _ref("Turned"),
+        {
+            "type": "object",
+            "description": "With dry_run=true: what would happen",
+            "required": ["id", "possible"],
+        },
+    ]
+}
+
 _ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("/flows/{flow_id}/states/{moment}", "get"): _STATE,
     ("/flows/{flow_id}/blame", "get"): _told("values", "value"),
@@ -192,6 +208,9 @@ _ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("/flows/{flow_id}/cancel", "post"): _ref("Accepted"),
     ("/flows/{flow_id}/suspend", "post"): _ref("Accepted"),
     ("/flows/{flow_id}/resume", "post"): _ref("Accepted"),
+    ("/flows/{flow_id}/rollback", "post"): _PLANNED,
+    ("/flows/{flow_id}/migrate", "post"): _PLANNED,
+    ("/flows/{flow_id}/rerun", "post"): _PLANNED,
     ("/tasks/{token}/complete", "post"): _ref("TaskAnswered"),
     ("/tasks/{token}/fail", "post"): _ref("TaskAnswered"),
     ("/tasks/{token}/heartbeat", "post"): _ref("TaskAnswered"),
@@ -206,6 +225,9 @@ _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("/flows/{flow_id}/cancel", "post"): _content(_ref("CancelRequest")),
     ("/flows/{flow_id}/suspend", "post"): _content(_ref("ReasonRequest")),
     ("/flows/{flow_id}/resume", "post"): _content(_ref("ReasonRequest")),
+    ("/flows/{flow_id}/rollback", "post"): _content(_ref("RollbackRequest")),
+    ("/flows/{flow_id}/migrate", "post"): _content(_ref("MigrateRequest")),
+    ("/flows/{flow_id}/rerun", "post"): _content(_ref("RerunRequest")),
     ("/tasks/{token}/complete", "post"): _content(_ref("CompleteRequest")),
     ("/tasks/{token}/fail", "post"): _content(_ref("FailRequest")),
     ("/tasks/{token}/heartbeat", "post"): _content(_ref("HeartbeatRequest")),
@@ -219,7 +241,7 @@ _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
 }
 
 
-_BODY_OPTIONAL: Final = ("/cancel", "/suspend", "/resume", "/complete", "/heartbeat")
+_BODY_OPTIONAL: Final = ("/cancel", "/suspend", "/resume", "/complete", "/heartbeat", "/migrate", "/rerun")
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

@@ -58,9 +58,9 @@ async def start_flow(request: Request) -> Response:
     body = await request.body()
     asked = bodies.json_body(body, bodies.media_type(request), StartRequest)
     data = bytes(asked.input)
-    _check_id(asked.id)
+    check_id(asked.id)
     definition = await resolve(api, asked.definition)
-    _check_input(definition, data)
+    check_input(definition, data)
     ids, fresh, repeated = await _ids(api, request, asked, body)
     if repeated is not None:
         accepted = repeated
@@ -103,7 +103,7 @@ async def resolve(api: Api, reference: str) -> Definition:
     return found
 
 
-def _check_id(flow_id: str | None) -> None:
+def check_id(flow_id: str | None) -> None:
     if flow_id is not None and FLOW_ID.fullmatch(flow_id) is None:
         raise Invalid(
             "Expected a flow id that begins with a letter or digit and has at most 128 of A-Z a-z 0-9 . _ : - "
@@ -113,7 +113,7 @@ def _check_id(flow_id: str | None) -> None:
         )
 
 
-def _check_input(definition: Definition, data: bytes) -> None:
+def check_input(definition: Definition, data: bytes) -> None:
     if len(data) > PAYLOAD_BYTES_MAX:
         raise TooLarge(
             f"Expected an input of at most {PAYLOAD_BYTES_MAX} bytes but found {len(data)}",

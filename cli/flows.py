@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli import turning
+
 if TYPE_CHECKING:
     from flowtrail import Client
 
@@ -261,3 +263,8 @@ def _asked(text: str, answer: dict[str, Any], as_json: bool) -> None:
         print_json(answer)
     else:
         typer.echo(text)
+
+
+app.command()(turning.rollback)
+app.command()(turning.migrate)
+app.command()(turning.rerun)

@@ -176,6 +176,9 @@ def _telling(
 
 def decide_again(definition: Definition, stored: Sequence[Stored]) -> Again:
     """Raises only on a defect; a definition that does not take the flow's input faults the flow, as it would have."""
+    if (turned := next((one.event for one in stored if _turns(one.event.body)), None)) is not None:
+        text = f"it went on from a moment of the past (event {turned.sequence}), which only its own definition had"
+        return Again([], None, (), text)
     world = World(stored)
     first = world.first
     begun = command_of([stored[0]])
@@ -192,6 +195,12 @@ def decide_again(definition: Definition, stored: Sequence[Stored]) -> Again:
         if not isinstance(again.state, m.LiveFlow) or not again.step(world):
             break
     return Again(again.events, again.state, waits_of(again.state))
+
+
+def _turns(body: m.EventBody) -> bool:
+    return isinstance(body, m.FlowRollingBack) or (
+        isinstance(body, m.FlowRestored) and body.restore.sequence > 0
+    )
 
 
 def waits_of(state: FlowState | None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ KEPT_MAX: Final = 1000
 class Finding(msgspec.Struct, frozen=True):
     """Where the log is not what it claims to be.
 
-    `kind`: unreadable, key, partition, sequence, chain, cause, decision; `sequence` and the place are those of the
+    `kind`: unreadable, key, partition, sequence, chain, cause, decision, moment; `sequence` and the place are those of the
     record at which it shows.
     """
 

@@ -7,7 +7,7 @@ right go to `Compared`, which compares them with the read model. Knows neither K
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from msgspec.structs import replace
@@ -17,7 +17,9 @@ from engine.core.evolve import digest
 from engine.core.redecide import Difference, Find, Stored, verify_flow
 from engine.runtime.topics import partition_of
 from projections.logged import Logged, Record
+from replay.claims import Claim, claims_of, prove, prove_own
 from replay.findings import Finding, LogReport
+from replay.flow import Log
 from schemas import messages as m
 from schemas.codec import Undecodable, decode_logged
 
@@ -45,6 +47,7 @@ class Proof:
         self._compared = compared
         self._open: dict[str, list[Logged]] = {}
         self._proved: dict[str, int] = {}
+        self.claims: list[Claim] = []
 
     def take(self, record: Record) -> None:
         try:
@@ -120,6 +123,7 @@ class Proof:
             text = f"Expected the flow to be decided again but {type(defect).__name__}: {defect}"
             difference = Difference(flow_id, logged[0].event.sequence, "decision", text)
         if difference is None:
+            self._claimed(logged)
             if self._compared is not None and flow_id not in self.different:
                 self._compared.flow(flow_id, logged)
         elif difference.kind == "sequence":
@@ -128,6 +132,25 @@ class Proof:
         else:
             at = max(0, min(difference.sequence, len(logged)) - 1)
             self._find_at(logged[at], difference.kind, difference.text)
+
+    def _claimed(self, logged: list[Logged]) -> None:
+        """Moments of its own past are proved at once; those of others wait for whoever can read their logs."""
+        for claim in claims_of(logged):
+            if not claim.is_own:
+                self.claims.append(claim)
+                continue
+            stored = [Stored(one.event, one.value) for one in logged]
+            if (finding := prove_own(claim, stored)) is not None:
+                self._find(finding)
+
+    def prove_claims(self, read: Callable[[str], Log]) -> LogReport:
+        """After `finish`: the moments of other flows, whose logs `read` gives. Raises AwayError."""
+        for claim in self.claims:
+            if (finding := prove(claim, read)) is not None:
+                self.report.verified -= claim.flow_id not in self.different
+                self._find(finding)
+        self.claims.clear()
+        return self.report
 
     def _find_at(self, logged: Logged, kind: str, text: str) -> None:
         event = logged.event

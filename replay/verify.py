@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import parent_process
 from typing import Any
 
@@ -20,6 +21,7 @@ from engine.runtime.definitions import DefinitionLog, read_definitions
 from engine.runtime.topics import DEFINITIONS, EVENTS, partition_of
 from engine.tasks.sandbox import ProcessSandbox
 from replay.findings import LogReport, ReadModelReport, Report, RowFinding
+from replay.flow import read_flow
 from replay.log import Span, Spans, read_spans, scan
 from replay.processes import run, share
 from replay.proof import Proof
@@ -83,7 +85,8 @@ class PartitionJob:
             span = {partition: self.spans[partition]}
             for record in scan(self.scope.kafka, self.scope.topic, span, passed=passed):
                 proof.take(record)
-            report = proof.finish()
+            proof.finish()
+            report = proof.prove_claims(partial(read_flow, self.scope.kafka, self.scope.prefix))
             return report, None if comparison is None else comparison.finish(proof.different)
 
 
@@ -137,7 +140,8 @@ def verify_one(scope: Scope, flow_id: str, progress: Progress | None = None) -> 
         proof = Proof(definitions_of(scope), len(spans), comparison)
         for record in scan(scope.kafka, scope.topic, spans, key=key, passed=passed):
             proof.take(record)
-        log = proof.finish()
+        proof.finish()
+        log = proof.prove_claims(partial(read_flow, scope.kafka, scope.prefix))
         if comparison is not None and log.flows == 0:
             comparison.flow(flow_id, [])
         model = None if comparison is None else comparison.finish(proof.different)

@@ -224,6 +224,65 @@ class Client:
         """Asks a suspended flow (an incident, too) to go on."""
         return self._ask(f"{_flow(id)}/resume", {"reason": reason})
 
+    # -- turning flows ------------------------------------------------------------------------------------------
+
+    def roll_back(
+        self,
+        id: str,  # noqa: A002
+        to: int | str,
+        *,
+        data: Any = None,
+        reason: str | None = None,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Undoes what was completed after event `to` (or since the task `to` began) and goes on from there.
+
+        `data`: what the first task that is performed again gets instead. Raises ApiError (409) when that cannot be.
+        """
+        asked = {"to": to, "reason": reason} | ({} if data is None else {"data": data})
+        return self._turn(id, "rollback", asked, dry_run)
+
+    def migrate(
+        self,
+        id: str,  # noqa: A002
+        definition: str | None = None,
+        *,
+        accept_different: bool = False,
+        reason: str | None = None,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """The flow goes on under another version; without `definition`, back under the one before the last migration."""
+        asked = {"definition": definition, "accept_different": accept_different, "reason": reason}
+        return self._turn(id, "migrate", asked, dry_run)
+
+    def rerun(
+        self,
+        id: str,  # noqa: A002
+        from_: int | str | None = None,
+        *,
+        input: Any = None,  # noqa: A002
+        data: Any = None,
+        definition: str | None = None,
+        new_id: str | None = None,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Starts a linked flow, with what was recorded up to `from_`; from the beginning without. `id` is the new flow's."""
+        asked: dict[str, Any] = {"from": from_, "definition": definition, "id": new_id}
+        given = {name: value for name, value in (("input", input), ("data", data)) if value is not None}
+        return self._turn(id, "rerun", asked | given, dry_run)
+
+    def _turn(self, flow_id: str, verb: str, asked: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+        answer: dict[str, Any] = self._api.json(
+            "POST",
+            f"{_flow(flow_id)}/{verb}",
+            body=_json_of(asked),
+            headers=_JSON | {"Idempotency-Key": uuid.uuid4().hex},
+            query={"dry_run": "true"} if dry_run else None,
+            idempotent=verb != "rollback",  # going back twice undoes nothing twice, but performs again twice
+            timeout_s=60.0,
+        )
+        return answer
+
     # -- tasks and approvals ------------------------------------------------------------------------------------
 
     def complete(self, token: str, output: Any = None, *, wait: bool = True) -> dict[str, Any]:

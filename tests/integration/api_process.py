@@ -74,6 +74,7 @@ class Installed:
             "FLOWTRAIL_PARTITIONS": str(PARTITIONS),
             "FLOWTRAIL_DATA": str(self.data),
             "FLOWTRAIL_API_PORT": str(self.port),
+            "FLOWTRAIL_API_URL": self.url,
         }
 
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:

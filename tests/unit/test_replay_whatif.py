@@ -174,3 +174,12 @@ def test_bisect_names_the_first_event_that_breaks_an_invariant() -> None:
     for wrong in ("${ . ", ".a |", "$nothing"):
         with pytest.raises(InputError, match="in --where"):
             invariant(wrong, None)
+
+
+def test_what_went_on_from_its_past_is_not_decided_again() -> None:
+    from replay.whatif import judge
+    from tests.unit.whole_flows import BRANCHES, RETRIES, turned, turned_retries
+
+    for definition, run in ((BRANCHES, turned()), (RETRIES, turned_retries())):
+        verdict = judge(definition, run.log)
+        assert (verdict.kind, "went on from a moment" in verdict.would) == ("refused", True)
