@@ -180,6 +180,6 @@ def test_what_went_on_from_its_past_is_not_decided_again() -> None:
     from replay.whatif import judge
     from tests.unit.whole_flows import BRANCHES, RETRIES, turned, turned_retries
 
-    for definition, run in ((BRANCHES, turned()), (RETRIES, turned_retries())):
-        verdict = judge(definition, run.log)
+    for own, run in ((BRANCHES, turned()), (RETRIES, turned_retries())):
+        verdict = judge(own, run.log)
         assert (verdict.kind, "went on from a moment" in verdict.would) == ("refused", True)
