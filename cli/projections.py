@@ -147,7 +147,10 @@ def status(
     if json:
         typer.echo(msgspec.json.encode(standing).decode())
     else:
-        typer.echo(f"{standing.topic}: {standing.lag} records behind, {standing.unreadable} unreadable")
+        typer.echo(
+            f"{standing.topic}: {standing.lag} records behind, {standing.unreadable} unreadable, "
+            f"{standing.broken} flows broken in the log, {standing.healed} healed"
+        )
         typer.echo(f"{'partition':>9} {'position':>10} {'end':>10} {'lag':>7}  {'last event':<27} state")
         for line in standing.partitions:
             event = "-" if line.event_time is None else f"{line.event_time:%Y-%m-%d %H:%M:%S.%f}Z"
@@ -155,4 +158,6 @@ def status(
             typer.echo(
                 f"{line.partition:>9} {line.position:>10} {line.end:>10} {line.lag:>7}  {event:<27} {state}"
             )
+        for one in standing.healings:
+            typer.echo(f"healed {one.healed_at:%Y-%m-%d %H:%M:%S}Z {one.flow_id}: {one.found}")
     raise typer.Exit(1 if standing.stale else 0)

@@ -2,7 +2,7 @@
 
 `fold(row, logged)` folds one event into what a batch changes of one flow; None in a field means "as it was", so the
 row needs not be read before it is written. The merge (sql/queries/writes.sql) takes first facts (`started_at`,
-`input`, who started it) from the first row only, and refuses a row whose sequence is not ahead. That a running flow
+`input`, who started it) from the first row only; what is stored must stand at event `follows`. That a running flow
 waits follows from its tasks and is told when it is read (sql/queries/reads.sql).
 """
 
@@ -46,6 +46,8 @@ class FlowRow(msgspec.Struct):
     reason: str | None = None
     parent: m.Parent | None = None
     deadline: int | None = None
+    follows: int = 0  # the event that must be stored already, and its hash
+    follows_head: bytes = b""
 
 
 def fold(row: FlowRow | None, logged: Logged) -> FlowRow:
@@ -62,6 +64,8 @@ def fold(row: FlowRow | None, logged: Logged) -> FlowRow:
             event.trace,
             logged.partition,
             logged.offset,
+            follows=event.sequence - 1,
+            follows_head=event.previous_hash,
         )
     row.last_offset = logged.offset
     row.sequence = event.sequence

@@ -38,8 +38,11 @@ CONFLICTS: Final = Counter(
     "flowtrail_projection_conflicts", "batches given up because another projector had written them"
 )
 RETRIES: Final = Counter("flowtrail_projection_retries", "times a server was away and work began again")
-REFUSED: Final = Counter(
-    "flowtrail_projection_refused_rows", "rows not merged because what is stored was not behind them"
+HEALED: Final = Counter(
+    "flowtrail_projection_healed", "flows whose rows were not what the log says, folded anew from it"
+)
+BROKEN: Final = Counter(
+    "flowtrail_projection_broken", "flows found whose events in the log do not follow one another"
 )
 
 

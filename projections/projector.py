@@ -22,6 +22,7 @@ from engine.runtime.topics import EVENTS
 from projections import metrics
 from projections.batch import Folded, Move
 from projections.follower import Follower
+from projections.healing import Healer
 from projections.logged import Record
 from projections.store import Store
 from projections.writing import write_all
@@ -37,6 +38,7 @@ class Projector:
     """Folds topic `<prefix>events` into `postgres`. With `instance`, shares the partitions with others by a group."""
 
     _store: Store
+    _healer: Healer
     _follower: Follower
 
     def __init__(
@@ -55,7 +57,6 @@ class Projector:
         self._instance = instance
         self._failures = 0
         self._rested_at = 0.0
-        self._refused = 0
         self._event_times: dict[int, int] = {}
         self._told: set[int] = set()
 
@@ -86,9 +87,9 @@ class Projector:
 
     def _follow(self) -> None:
         self._store = Store(self._postgres, self._topic)
-        self._refused = 0
         try:
             self._store.prepare()
+            self._healer = Healer(self._servers, self._topic, self._store)
             self._follower = Follower(self._servers, self._topic, self._instance, self._store.positions)
             try:
                 self._follower.start()
@@ -117,7 +118,10 @@ class Projector:
         """False when another projector moved the position: then none of the records after that may be written."""
         positions = self._follower.assigned
         return write_all(
-            [record for record in records if record.partition in positions], positions, self._write
+            [record for record in records if record.partition in positions],
+            positions,
+            self._write,
+            self._healer,
         )
 
     def _write(self, folded: Folded) -> bool:
@@ -143,16 +147,19 @@ class Projector:
         metrics.EVENTS.inc(folded.records)
         metrics.BATCH.observe(folded.records)
         for table in ("flows", "tasks", "history", "rejections"):
-            if lines := getattr(folded, table):
-                metrics.ROWS.labels(table).inc(len(lines))
+            if lines := len(getattr(folded, table)) + len(getattr(folded, f"new_{table}", ())):
+                metrics.ROWS.labels(table).inc(lines)
         if folded.unreadable:
             metrics.UNREADABLE.inc(len(folded.unreadable))
             log.error("records unreadable, kept in flowtrail.unreadable", records=len(folded.unreadable))
-        if self._store.refused_rows != self._refused:
-            refused, self._refused = self._store.refused_rows - self._refused, self._store.refused_rows
-            metrics.REFUSED.inc(refused)
+        for broken in folded.broken:
+            metrics.BROKEN.inc()
             log.error(
-                "rows were not ahead of what is stored; run: flowtrail replay verify --all", rows=refused
+                "flow broken in the log; run: flowtrail replay verify",
+                flow=broken.flow_id,
+                partition=broken.partition,
+                offset=broken.offset,
+                found=broken.found,
             )
 
     def _rest(self) -> None:
@@ -166,7 +173,7 @@ class Projector:
             if follower.ends.get(partition, -1) > at
         }
         if ends:
-            self._write(Folded([], [], [], [], [], ends, set(), 0))
+            self._write(Folded(ends))
         self._tell_lag()
 
     def _tell_lag(self) -> None:

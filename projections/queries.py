@@ -131,6 +131,20 @@ def count_unreadable() -> Ask[int]:
     return Ask("count_unreadable", {}, lambda found: int(found[0][0]))
 
 
+def count_broken() -> Ask[int]:
+    """Flows whose events in the log do not follow one another."""
+    return Ask("count_broken", {}, lambda found: int(found[0][0]))
+
+
+def count_healings() -> Ask[int]:
+    return Ask("count_healings", {}, lambda found: int(found[0][0]))
+
+
+def healings(limit: int = 100) -> Ask[list[views.Healing]]:
+    """The last flows whose rows were not what the log says, and were folded anew."""
+    return Ask("healings", {"limit": _limit(limit)}, lambda found: [views.Healing(*row) for row in found])
+
+
 def positions(topic: str) -> Ask[list[views.PositionView]]:
     """How far the read models have come, a row a partition of `topic` (its full name)."""
     return Ask("positions", {"topic": topic}, lambda found: [rows.position(row) for row in found])

@@ -7,6 +7,7 @@ running, or cannot keep on.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import msgspec
 
@@ -16,6 +17,9 @@ from engine.runtime.topics import EVENTS
 from projections import migrations, queries
 from projections.readers import SyncReader
 from projections.store import PROJECTION
+from projections.views import Healing
+
+_HEALINGS_MAX: Final = 10
 
 
 class PartitionStanding(msgspec.Struct):
@@ -32,10 +36,15 @@ class PartitionStanding(msgspec.Struct):
 
 
 class Standing(msgspec.Struct):
+    """`broken` flows are at fault in the log, `healed` ones were in the read models; `healings` are the last of these."""
+
     topic: str
     lag: int
     stale: bool
     unreadable: int
+    broken: int
+    healed: int
+    healings: list[Healing]
     partitions: list[PartitionStanding]
 
 
@@ -49,6 +58,8 @@ def read_standing(kafka_servers: str, postgres: str, prefix: str, stale_after_s:
             row.partition: row for row in reader.ask(queries.positions(topic)) if row.projection == PROJECTION
         }
         unreadable = reader.ask(queries.count_unreadable())
+        broken, healed = reader.ask(queries.count_broken()), reader.ask(queries.count_healings())
+        healings = reader.ask(queries.healings(_HEALINGS_MAX))
     now = datetime.now(UTC)
     partitions = []
     for partition, end in sorted(ends.items()):
@@ -69,7 +80,8 @@ def read_standing(kafka_servers: str, postgres: str, prefix: str, stale_after_s:
             )
         )
     lag = sum(line.lag for line in partitions)
-    return Standing(topic, lag, any(line.stale for line in partitions), unreadable, partitions)
+    stale = any(line.stale for line in partitions)
+    return Standing(topic, lag, stale, unreadable, broken, healed, healings, partitions)
 
 
 def _ends(servers: str, topic: str) -> dict[int, int]:

@@ -3,7 +3,9 @@
 `apply` is the whole protocol:
   1. move the positions by compare-and-set; a position that stands elsewhere means that somebody else wrote this batch
      (a second projector, or this one before a crash): roll back and say so,
-  2. copy and merge the rows, append history, 3. commit.
+  2. compare where each flow's row stands with where the batch begins; rows that are not what the log says are out of
+     step: roll back and name them (healing.py folds those flows anew, and calls again),
+  3. copy and merge the rows, append history, 4. commit.
 The session commits asynchronously: a crash of Postgres loses rows and position together, and the log still has them.
 A session that stops in mid-transaction is ended by Postgres, so that a frozen projector cannot hold up another.
 """
@@ -12,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
-from typing import Final
+from typing import Final, NamedTuple
 
+import msgspec
 import psycopg
 import structlog
 from psycopg import sql
@@ -33,18 +36,55 @@ _SESSION: Final = (
 # outside these years a time is somebody's mistake and stays in history_other, instead of making a partition each
 _FIRST_MONTH: Final = "1990-01"
 _LAST_MONTH: Final = "2199-12"
-_TABLES: Final = ("flows", "tasks", "history", "rejections", "unreadable")
-_MERGED: Final = {"flows", "tasks"}
+_COPIED: Final = ("new_flows", "new_tasks", "history", "rejections", "unreadable")
+_TASKS_MAX: Final = 1001
+"""So many rows of a flow's tasks are counted at each of its batches; those of a flow of more are not."""
+
+
+class Misfit(NamedTuple):
+    """A flow's row beside where the batch begins and ends. `row_` is None where there is no row."""
+
+    flow_id: str
+    partition: int
+    offset: int
+    follows: int
+    sequence: int
+    row_partition: int | None
+    row_offset: int | None
+    row_sequence: int | None
+    other_head: bool
+    row_tasks: int
+    tasks: int
+    broken: bool
+
+    @property
+    def found(self) -> str:
+        if self.row_partition not in (None, self.partition):
+            return f"Expected its events in partition {self.row_partition} but found one in {self.partition}"
+        if self.row_sequence is None and self.follows:
+            return f"Expected a row at event {self.follows} but found none"
+        if self.row_sequence is not None and self.row_sequence != self.follows:
+            return f"Expected the row at event {self.follows} but it is at {self.row_sequence}"
+        if self.row_sequence is not None and self.other_head:
+            return f"Expected the row to hold the hash that event {self.follows + 1} follows but it holds another"
+        return f"Expected {self.row_tasks} rows in tasks but found {self.tasks}"
+
+
+class OutOfStep(Exception):
+    """Rows that are not where the log's next events begin; nothing was written."""
+
+    def __init__(self, found: list[Misfit]) -> None:
+        super().__init__(f"Expected rows to stand where the log goes on but {len(found)} do not")
+        self.found = found
 
 
 class Store:
     """One connection. Raises psycopg.OperationalError when Postgres goes away; then make a new Store."""
 
-    def __init__(self, postgres: str, topic: str, schema: str = SCHEMA) -> None:
-        self._topic = topic
+    def __init__(self, postgres: str, topic: str, schema: str = SCHEMA, projection: str = PROJECTION) -> None:
+        self._topic, self._projection = topic, projection
         self._sql = statements("writes", schema)
         self._months: set[str] = set()
-        self.refused_rows = 0  # rows that were not ahead of what is stored: a broken log, or a defect
         try:
             self._connection = psycopg.connect(
                 postgres,
@@ -70,21 +110,34 @@ class Store:
 
     def positions(self, partitions: Iterable[int]) -> dict[int, int]:
         """Partition -> first offset that is not folded; 0 for a partition seen for the first time."""
-        asked = {"projection": PROJECTION, "topic": self._topic, "partitions": sorted(partitions)}
+        asked = {"projection": self._projection, "topic": self._topic, "partitions": sorted(partitions)}
         self._connection.execute(self._sql["add_positions"], asked)
         found = self._connection.execute(self._sql["read_positions"], asked).fetchall()
         return dict(found)
 
+    def aside(self, partitions: Iterable[int]) -> set[tuple[int, int]]:
+        """(partition, offset) of records that are kept as unreadable."""
+        found = self._connection.execute(self._sql["aside"], {"partitions": sorted(partitions)}).fetchall()
+        return {(partition, offset) for partition, offset in found}
+
     def apply(self, folded: Folded) -> bool:
-        """Writes `folded`; False, and nothing is written, when a position stands elsewhere than the batch starts."""
+        """Writes `folded`; False, and nothing is written, when a position stands elsewhere than the batch starts.
+
+        Raises OutOfStep, and nothing is written, when rows do.
+        """
         self.ensure_months(folded.months)
         with self._connection.transaction(), self._connection.cursor() as cursor:
             if not self._move(cursor, folded.moves):
                 raise psycopg.Rollback  # leaves the block below it
-            for table in _TABLES:
-                lines = getattr(folded, table)
-                if lines:
-                    self._write(cursor, table, lines)
+            if folded.healed:
+                self._forget(cursor, folded)
+            if folded.flows:
+                self._merge(cursor, folded)
+            for table in _COPIED:
+                if lines := getattr(folded, table):
+                    self._copy(cursor, table, lines)
+            for broken in folded.broken:
+                cursor.execute(self._sql["add_broken"], msgspec.structs.asdict(broken))
             return True
         return False
 
@@ -94,7 +147,7 @@ class Store:
         cursor.execute(
             self._sql["move_positions"],
             {
-                "projection": PROJECTION,
+                "projection": self._projection,
                 "topic": self._topic,
                 "partitions": [partition for partition, _ in ordered],
                 "starts": [move.start for _, move in ordered],
@@ -105,13 +158,29 @@ class Store:
         )
         return cursor.rowcount == len(ordered)
 
-    def _write(self, cursor: psycopg.Cursor, table: str, lines: list[str]) -> None:
+    def _merge(self, cursor: psycopg.Cursor, folded: Folded) -> None:
+        # never a prepared plan: one made while the table was empty would stay for the life of the session
+        self._copy(cursor, "flows", folded.flows)
+        asked = {"tasks_max": _TASKS_MAX}
+        found = cursor.execute(self._sql["out_of_step"], asked, prepare=False).fetchall()
+        if found:
+            raise OutOfStep([Misfit(*row) for row in found])
+        if folded.tasks:
+            self._copy(cursor, "tasks", folded.tasks)
+        cursor.execute(self._sql["merge"], prepare=False)
+
+    def _copy(self, cursor: psycopg.Cursor, table: str, lines: list[str]) -> None:
         with cursor.copy(self._sql[f"copy_{table}"]) as copy:
             copy.write("".join(lines))
-        if table in _MERGED:
-            # never a prepared plan: one made while the table was empty would stay for the life of the session
-            cursor.execute(self._sql[f"merge_{table}"], prepare=False)
-            self.refused_rows += len(lines) - cursor.rowcount
+
+    def _forget(self, cursor: psycopg.Cursor, folded: Folded) -> None:
+        asked = {
+            "flow_ids": [healing.flow_id for healing in folded.healed],
+            "partitions": [healing.partition for healing in folded.healed],
+        }
+        cursor.execute(self._sql["forget"], asked, prepare=False)
+        for healing in folded.healed:
+            cursor.execute(self._sql["add_healing"], msgspec.structs.asdict(healing))
 
     def ensure_months(self, months: Iterable[str]) -> None:
         """Attaches the partitions of history for `months` (YYYY-MM) that are missing."""

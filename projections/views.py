@@ -143,6 +143,16 @@ class Unreadable(msgspec.Struct, kw_only=True):
     reason: str
 
 
+class Healing(msgspec.Struct):
+    """A flow that was folded anew: the event that showed it, and what was found."""
+
+    flow_id: str
+    partition: int
+    offset: int
+    found: str
+    healed_at: datetime
+
+
 class PositionView(msgspec.Struct, kw_only=True):
     """`next_offset` of the events topic is the first not folded; commands up to `command_offset` have taken effect."""
 

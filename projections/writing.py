@@ -1,7 +1,8 @@
 """Records into rows: folded and written together, and what Postgres refuses found and kept aside.
 
 Whoever reads the log calls this: the projector as it follows, a rebuild from the beginning. Invariant: every record is
-folded into rows or kept in `unreadable`; one that Postgres refuses never stops the others.
+folded into rows or kept in `unreadable`; one that Postgres refuses never stops the others, and a row that is not what
+the log says is made again from it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import psycopg
 import structlog
 
 from projections.batch import Folded, fold_batch, refuse
+from projections.healing import Healer
 from projections.logged import Record
+from projections.store import OutOfStep
 
 log = structlog.get_logger("flowtrail.projections")
 
@@ -28,7 +31,9 @@ _REFUSALS: Final = (
 )
 
 
-def write_all(records: Sequence[Record], positions: dict[int, int], write: Callable[[Folded], bool]) -> bool:
+def write_all(
+    records: Sequence[Record], positions: dict[int, int], write: Callable[[Folded], bool], healer: Healer
+) -> bool:
     """Writes `records`, those of a partition in its order. What Postgres refuses is halved until the one record at fault
     is found. `write` moves `positions`.
 
@@ -37,11 +42,26 @@ def write_all(records: Sequence[Record], positions: dict[int, int], write: Calla
     if not records:
         return True
     try:
-        return write(fold_batch(records, positions))
+        return _write(records, positions, write, healer)
     except _REFUSALS as problem:
         if len(records) == 1:
             log.error("record refused", partition=records[0].partition, offset=records[0].offset)
             reason = f"Expected to be stored but {type(problem).__name__}: {problem}"
             return write(refuse(records[0], positions, reason))
     middle = len(records) // 2
-    return write_all(records[:middle], positions, write) and write_all(records[middle:], positions, write)
+    first, rest = records[:middle], records[middle:]
+    return write_all(first, positions, write, healer) and write_all(rest, positions, write, healer)
+
+
+def _write(
+    records: Sequence[Record], positions: dict[int, int], write: Callable[[Folded], bool], healer: Healer
+) -> bool:
+    folded = fold_batch(records, positions)
+    if folded.torn:
+        partitions = sorted({record.partition for record in records})
+        shares = ([record for record in records if record.partition == partition] for partition in partitions)
+        return all(write_all(share, positions, write, healer) for share in shares)
+    try:
+        return write(folded)
+    except OutOfStep as problem:
+        return write(healer.heal(records, positions, problem))

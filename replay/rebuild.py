@@ -28,6 +28,7 @@ from engine.errors import AwayError, FlowtrailError, InputError
 from engine.runtime.topics import EVENTS
 from projections import migrations
 from projections.batch import Folded, Move
+from projections.healing import Healer
 from projections.logged import Record
 from projections.statements import SCHEMA, sql_folder
 from projections.store import PROJECTION, Store
@@ -44,6 +45,7 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "history": (("partition", "event_offset"), ()),
     "rejections": (("partition", "event_offset"), ()),
     "unreadable": (("partition", "event_offset"), ("seen_at",)),
+    "broken": (("flow_id",), ()),
 }
 """Table -> its key, and the columns that are not from the log."""
 
@@ -207,6 +209,7 @@ class _Rebuilding:
         self._stores = [Store(postgres, topic, NEW) for _ in range(_HANDS)]
         for store in self._stores:
             store.prepare()
+        self._healers = [Healer(kafka, topic, store) for store in self._stores]
         self._positions = self._stores[0].positions(self._partitions)
         self._done = [0] * _HANDS
         self._began = time.monotonic()
@@ -308,10 +311,12 @@ class _Rebuilding:
         self._fold(number, waiting, mine)
         ends = {p: Move(at, bounds[p]) for p, at in mine.items() if at < bounds[p]}
         if ends:  # markers of transactions
-            self._write(number, Folded([], [], [], [], [], ends, set(), 0), mine)
+            self._write(number, Folded(ends), mine)
 
     def _fold(self, number: int, records: list[Record], positions: dict[int, int]) -> None:
-        if not write_all(records, positions, lambda folded: self._write(number, folded, positions)):
+        if not write_all(
+            records, positions, lambda folded: self._write(number, folded, positions), self._healers[number]
+        ):
             raise FlowtrailError(f"Expected to write schema {NEW} alone but somebody moved its positions")
         self._done[number] += len(records)
 

@@ -22,6 +22,8 @@ from replay.findings import RowFinding
 _COLUMNS: Final = re.compile(r"\((.*?)\)", re.DOTALL)
 _VALUE_MAX: Final = 300
 _NULL: Final = "\\N"
+_NOT_STORED: Final = ("follows", "follows_head")
+"""What a batch tells of where it begins."""
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -44,7 +46,7 @@ def _selected(column: str) -> str:
 def _table(name: str, *key: str) -> Table:
     match = _COLUMNS.search(statements("writes")[f"copy_{name}"].decode())
     assert match is not None
-    columns = tuple(column.strip() for column in match[1].split(","))
+    columns = tuple(column for word in match[1].split(",") if (column := word.strip()) not in _NOT_STORED)
     return Table(name, columns, tuple(columns.index(column) for column in key))
 
 

@@ -53,13 +53,15 @@ CREATE TABLE flowtrail.flows (
     last_offset      bigint      NOT NULL,
     parent_flow      text        COLLATE "C",
     parent_task      text,
-    deadline_at      timestamptz
+    deadline_at      timestamptz,
+    tasks            int         NOT NULL DEFAULT 0
 ) WITH (fillfactor = 80);
 COMMENT ON COLUMN flowtrail.flows.status IS 'running, suspended, compensating, completed, faulted, cancelled; null: its first event could not be read';
 COMMENT ON COLUMN flowtrail.flows.head IS 'SHA-256 of the stored value of event number "sequence"';
 COMMENT ON COLUMN flowtrail.flows.transformed IS 'input after input.from; null: same as input';
 COMMENT ON COLUMN flowtrail.flows.context IS 'null: nothing exported, same as the transformed input';
 COMMENT ON COLUMN flowtrail.flows.parent_flow IS 'the flow whose task started this one; ~schedule/... for a schedule';
+COMMENT ON COLUMN flowtrail.flows.tasks IS 'how many rows of tasks it has';
 CREATE INDEX flows_parent ON flowtrail.flows (parent_flow) WHERE parent_flow IS NOT NULL;
 CREATE INDEX flows_started ON flowtrail.flows (started_at, flow_id);
 CREATE INDEX flows_status ON flowtrail.flows (status, started_at, flow_id);
@@ -164,6 +166,14 @@ CREATE TABLE flowtrail.unreadable (
 );
 COMMENT ON TABLE flowtrail.unreadable IS 'records of the events topic that are in no read model, with their original bytes and why';
 
+CREATE TABLE flowtrail.broken (
+    flow_id      text   COLLATE "C" NOT NULL PRIMARY KEY,
+    partition    int    NOT NULL,
+    event_offset bigint NOT NULL,
+    found        text   NOT NULL
+);
+COMMENT ON TABLE flowtrail.broken IS 'flows whose events in the log do not follow one another: the first that does not, and why';
+
 CREATE TABLE flowtrail_api.api_keys (
     key_id       text        NOT NULL PRIMARY KEY,
     digest       bytea       NOT NULL,
@@ -188,3 +198,13 @@ CREATE TABLE flowtrail_api.definitions (
     hash       bytea       NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now()
 );
+
+CREATE TABLE flowtrail_api.healings (
+    flow_id      text        COLLATE "C" NOT NULL,
+    partition    int         NOT NULL,
+    event_offset bigint      NOT NULL,
+    found        text        NOT NULL,
+    healed_at    timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE flowtrail_api.healings IS 'flows whose rows were not what the log says, and were folded anew: the event that showed it, and how';
+CREATE INDEX healings_healed ON flowtrail_api.healings (healed_at);

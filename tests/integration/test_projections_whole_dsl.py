@@ -42,7 +42,6 @@ def project(database: str, log: list[Record], cuts: Iterable[int] = ()) -> None:
             folded = fold_batch(log[start:end], store.positions([0]))
             assert folded.unreadable == []
             assert store.apply(folded)
-        assert store.refused_rows == 0
     finally:
         store.close()
 

@@ -112,3 +112,47 @@ def test_names_with_separators_cannot_break_a_line() -> None:
 )
 def test_times_are_exact_to_the_microsecond(microseconds: int, text: str) -> None:
     assert copying.moment(microseconds) == text
+
+
+def test_an_event_that_skips_one_is_folded_and_its_flow_broken() -> None:
+    trail = Trail().order()
+    folded = fold_batch([*trail.records()[:2], *trail.records()[3:]], {3: 10})
+    assert [(one.flow_id, one.offset, one.found) for one in folded.broken] == [
+        ("f-1", 13, "Expected event 3 but found event 4")
+    ]
+    assert folded.flows[0].split("\t")[7:9] == ["completed", "6"]
+
+
+def test_an_event_from_before_is_kept_in_history_alone() -> None:
+    trail = Trail().order()
+    first, *others = trail.records()
+    again = Record(first.partition, 90, first.key, first.value, None)
+    folded = fold_batch([first, *others, again], {3: 10})
+    assert [one.found for one in folded.broken] == ["Expected event 7 but found event 1"]
+    assert (len(folded.history), folded.flows) == (7, fold_batch([first, *others], {3: 10}).flows)
+
+
+def test_an_event_under_another_key_than_its_flow_is_kept_as_unreadable() -> None:
+    (first, *_) = Trail().order().records()
+    folded = fold_batch([Record(3, 10, b"f-2", first.value, None)], {3: 10})
+    assert (folded.flows, folded.history) == ([], [])
+    assert "Expected the record's key to be its flow id f-1 but found b'f-2'" in folded.unreadable[0]
+
+
+def test_a_batch_says_where_each_flow_goes_on() -> None:
+    trail = Trail().order()
+    folded = fold_batch(trail.records(), {3: 14})
+    follows, head = folded.flows[0].rstrip("\n").split("\t")[-2:]
+    assert (follows, head) == ("4", copying.hexed(trail.logged[4].event.previous_hash))
+
+
+def test_many_new_flows_are_copied_with_the_number_of_their_tasks_instead_of_merged() -> None:
+    trails = [Trail(f"f-{number}", 3, number * 10).order() for number in range(200)]
+    folded = fold_batch([record for trail in trails for record in trail.records()], {3: 0})
+    assert (folded.flows, folded.tasks, len(folded.new_tasks)) == ([], [], 600)
+    assert {line.rstrip("\n").split("\t")[-1] for line in folded.new_flows} == {"3"}
+
+
+def test_a_flow_with_events_in_two_partitions_tears_the_batch() -> None:
+    one, other = Trail("f-1", 3).order().records()[:2]
+    assert fold_batch([one, Record(4, 10, other.key, other.value, None)], {3: 0, 4: 0}).torn

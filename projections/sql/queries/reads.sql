@@ -101,6 +101,18 @@ FROM flowtrail.unreadable
 ORDER BY partition, event_offset
 LIMIT %(limit)s
 
+-- count_broken --
+SELECT count(*) FROM flowtrail.broken
+
+-- count_healings --
+SELECT count(*) FROM flowtrail_api.healings
+
+-- healings --
+SELECT flow_id, partition, event_offset, found, healed_at
+FROM flowtrail_api.healings
+ORDER BY healed_at DESC, flow_id
+LIMIT %(limit)s
+
 -- count_unreadable --
 SELECT count(*) FROM flowtrail.unreadable
 

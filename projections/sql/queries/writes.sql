@@ -1,6 +1,6 @@
 -- session --
 CREATE TEMP TABLE IF NOT EXISTS incoming_flows
-    (LIKE flowtrail.flows) ON COMMIT DELETE ROWS;
+    (LIKE flowtrail.flows INCLUDING DEFAULTS, follows bigint, follows_head bytea) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS incoming_tasks
     (LIKE flowtrail.tasks) ON COMMIT DELETE ROWS
 
@@ -27,12 +27,85 @@ WHERE p.projection = %(projection)s AND p.topic = %(topic)s AND p.partition = m.
 -- copy_flows --
 COPY incoming_flows (flow_id, definition, namespace, name, version, definition_hash, engine_version, status, sequence,
     head, started_at, updated_at, ended_at, actor_kind, actor_id, command_id, trace, input, transformed, context,
-    output, error, reason, partition, first_offset, last_offset, parent_flow, parent_task, deadline_at)
+    output, error, reason, partition, first_offset, last_offset, parent_flow, parent_task, deadline_at, follows,
+    follows_head)
 FROM STDIN
 
--- merge_flows --
-INSERT INTO flowtrail.flows AS f
-SELECT * FROM incoming_flows
+-- copy_new_flows --
+COPY flowtrail.flows (flow_id, definition, namespace, name, version, definition_hash, engine_version, status, sequence,
+    head, started_at, updated_at, ended_at, actor_kind, actor_id, command_id, trace, input, transformed, context,
+    output, error, reason, partition, first_offset, last_offset, parent_flow, parent_task, deadline_at, tasks)
+FROM STDIN
+
+-- copy_tasks --
+COPY incoming_tasks (flow_id, task, run, attempt, definition, name, kind, queue, function, status, sequence,
+    scheduled_sequence, ended_sequence, scheduled_at, ended_at, actor_kind, actor_id, input, arguments, result, output,
+    error, branch, deadline_at, due_at, due_for, iteration, progress, child, priority)
+FROM STDIN
+
+-- copy_new_tasks --
+COPY flowtrail.tasks (flow_id, task, run, attempt, definition, name, kind, queue, function, status, sequence,
+    scheduled_sequence, ended_sequence, scheduled_at, ended_at, actor_kind, actor_id, input, arguments, result, output,
+    error, branch, deadline_at, due_at, due_for, iteration, progress, child, priority)
+FROM STDIN
+
+-- out_of_step --
+-- rows that do not stand where the log's next event begins; nested, so that a large table is never read whole
+SELECT i.flow_id, i.partition, i.first_offset, i.follows, i.sequence, f.partition, f.first_offset, f.sequence,
+       f.head IS DISTINCT FROM i.follows_head, coalesce(f.tasks, 0), t.found,
+       EXISTS (SELECT FROM flowtrail.broken b WHERE b.flow_id = i.flow_id)
+FROM incoming_flows i
+LEFT JOIN LATERAL (
+    SELECT sequence, head, tasks, partition, first_offset FROM flowtrail.flows WHERE flow_id = i.flow_id OFFSET 0
+) f ON true
+CROSS JOIN LATERAL (
+    SELECT count(*) AS found
+    FROM (SELECT FROM flowtrail.tasks WHERE flow_id = i.flow_id LIMIT %(tasks_max)s) limited
+) t
+WHERE i.follows <> coalesce(f.sequence, 0) OR f.head <> i.follows_head OR f.partition <> i.partition
+   OR least(coalesce(f.tasks, 0), %(tasks_max)s) <> t.found
+
+-- merge --
+WITH merged AS (
+    INSERT INTO flowtrail.tasks AS t
+    SELECT * FROM incoming_tasks
+    ON CONFLICT (flow_id, task, run, attempt) DO UPDATE SET
+        kind = coalesce(t.kind, excluded.kind),
+        queue = coalesce(t.queue, excluded.queue),
+        function = coalesce(t.function, excluded.function),
+        status = coalesce(excluded.status, t.status),
+        sequence = excluded.sequence,
+        scheduled_sequence = coalesce(t.scheduled_sequence, excluded.scheduled_sequence),
+        scheduled_at = coalesce(t.scheduled_at, excluded.scheduled_at),
+        input = coalesce(t.input, excluded.input),
+        arguments = coalesce(t.arguments, excluded.arguments),
+        ended_sequence = coalesce(excluded.ended_sequence, t.ended_sequence),
+        ended_at = coalesce(excluded.ended_at, t.ended_at),
+        actor_kind = coalesce(excluded.actor_kind, t.actor_kind),
+        actor_id = coalesce(excluded.actor_id, t.actor_id),
+        result = coalesce(excluded.result, t.result),
+        output = coalesce(excluded.output, t.output),
+        error = coalesce(excluded.error, t.error),
+        branch = coalesce(excluded.branch, t.branch),
+        deadline_at = coalesce(excluded.deadline_at, t.deadline_at),
+        due_at = coalesce(excluded.due_at, t.due_at),
+        due_for = coalesce(excluded.due_for, t.due_for),
+        iteration = coalesce(excluded.iteration, t.iteration),
+        progress = coalesce(excluded.progress, t.progress),
+        child = coalesce(t.child, excluded.child),
+        priority = coalesce(t.priority, excluded.priority)
+    RETURNING t.flow_id, t.xmax = 0 AS made
+), counted AS (
+    SELECT flow_id, count(*) FILTER (WHERE made) AS made FROM merged GROUP BY flow_id
+)
+INSERT INTO flowtrail.flows AS f (flow_id, definition, namespace, name, version, definition_hash, engine_version, status,
+    sequence, head, started_at, updated_at, ended_at, actor_kind, actor_id, command_id, trace, input, transformed,
+    context, output, error, reason, partition, first_offset, last_offset, parent_flow, parent_task, deadline_at, tasks)
+SELECT i.flow_id, i.definition, i.namespace, i.name, i.version, i.definition_hash, i.engine_version, i.status,
+    i.sequence, i.head, i.started_at, i.updated_at, i.ended_at, i.actor_kind, i.actor_id, i.command_id, i.trace, i.input,
+    i.transformed, i.context, i.output, i.error, i.reason, i.partition, i.first_offset, i.last_offset, i.parent_flow,
+    i.parent_task, i.deadline_at, coalesce(c.made, 0)
+FROM incoming_flows i LEFT JOIN counted c ON c.flow_id = i.flow_id
 ON CONFLICT (flow_id) DO UPDATE SET
     definition = excluded.definition,
     version = excluded.version,
@@ -52,44 +125,8 @@ ON CONFLICT (flow_id) DO UPDATE SET
     last_offset = excluded.last_offset,
     parent_flow = coalesce(f.parent_flow, excluded.parent_flow),
     parent_task = coalesce(f.parent_task, excluded.parent_task),
-    deadline_at = coalesce(f.deadline_at, excluded.deadline_at)
-WHERE f.sequence < excluded.sequence
-
--- copy_tasks --
-COPY incoming_tasks (flow_id, task, run, attempt, definition, name, kind, queue, function, status, sequence,
-    scheduled_sequence, ended_sequence, scheduled_at, ended_at, actor_kind, actor_id, input, arguments, result, output,
-    error, branch, deadline_at, due_at, due_for, iteration, progress, child, priority)
-FROM STDIN
-
--- merge_tasks --
-INSERT INTO flowtrail.tasks AS t
-SELECT * FROM incoming_tasks
-ON CONFLICT (flow_id, task, run, attempt) DO UPDATE SET
-    kind = coalesce(t.kind, excluded.kind),
-    queue = coalesce(t.queue, excluded.queue),
-    function = coalesce(t.function, excluded.function),
-    status = coalesce(excluded.status, t.status),
-    sequence = excluded.sequence,
-    scheduled_sequence = coalesce(t.scheduled_sequence, excluded.scheduled_sequence),
-    scheduled_at = coalesce(t.scheduled_at, excluded.scheduled_at),
-    input = coalesce(t.input, excluded.input),
-    arguments = coalesce(t.arguments, excluded.arguments),
-    ended_sequence = coalesce(excluded.ended_sequence, t.ended_sequence),
-    ended_at = coalesce(excluded.ended_at, t.ended_at),
-    actor_kind = coalesce(excluded.actor_kind, t.actor_kind),
-    actor_id = coalesce(excluded.actor_id, t.actor_id),
-    result = coalesce(excluded.result, t.result),
-    output = coalesce(excluded.output, t.output),
-    error = coalesce(excluded.error, t.error),
-    branch = coalesce(excluded.branch, t.branch),
-    deadline_at = coalesce(excluded.deadline_at, t.deadline_at),
-    due_at = coalesce(excluded.due_at, t.due_at),
-    due_for = coalesce(excluded.due_for, t.due_for),
-    iteration = coalesce(excluded.iteration, t.iteration),
-    progress = coalesce(excluded.progress, t.progress),
-    child = coalesce(t.child, excluded.child),
-    priority = coalesce(t.priority, excluded.priority)
-WHERE t.sequence < excluded.sequence
+    deadline_at = coalesce(f.deadline_at, excluded.deadline_at),
+    tasks = f.tasks + excluded.tasks
 
 -- copy_history --
 COPY flowtrail.history ("time", flow_id, sequence, kind, task, run, attempt, actor_kind, actor_id, command_id,
@@ -104,6 +141,35 @@ FROM STDIN
 -- copy_unreadable --
 COPY flowtrail.unreadable (partition, event_offset, key, value, code, reason)
 FROM STDIN
+
+-- add_broken --
+INSERT INTO flowtrail.broken (flow_id, partition, event_offset, found)
+VALUES (%(flow_id)s, %(partition)s, %(offset)s, %(found)s)
+ON CONFLICT DO NOTHING
+
+-- add_healing --
+INSERT INTO flowtrail_api.healings (flow_id, partition, event_offset, found)
+VALUES (%(flow_id)s, %(partition)s, %(offset)s, %(found)s)
+
+-- forget --
+-- all rows of flows that are folded anew; what another partition's records left in history stays
+WITH anew AS (
+    SELECT flow_id, partition FROM unnest(%(flow_ids)s::text[], %(partitions)s::int[]) AS a (flow_id, partition)
+), forgotten_flows AS (
+    DELETE FROM flowtrail.flows WHERE flow_id = ANY(%(flow_ids)s::text[])
+), forgotten_tasks AS (
+    DELETE FROM flowtrail.tasks WHERE flow_id = ANY(%(flow_ids)s::text[])
+), forgotten_breaks AS (
+    DELETE FROM flowtrail.broken WHERE flow_id = ANY(%(flow_ids)s::text[])
+), forgotten_history AS (
+    DELETE FROM flowtrail.history
+    WHERE flow_id = ANY(%(flow_ids)s::text[]) AND (flow_id, partition) IN (SELECT flow_id, partition FROM anew)
+)
+DELETE FROM flowtrail.rejections
+WHERE flow_id = ANY(%(flow_ids)s::text[]) AND (flow_id, partition) IN (SELECT flow_id, partition FROM anew)
+
+-- aside --
+SELECT partition, event_offset FROM flowtrail.unreadable WHERE partition = ANY(%(partitions)s::int[])
 
 -- months --
 SELECT c.relname
