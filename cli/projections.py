@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.console import progress_line
+
+if TYPE_CHECKING:
+    from replay.rebuild import RebuildReport
 
 app = typer.Typer(help="Fold the log into the read models.", no_args_is_help=True)
 
@@ -59,8 +63,18 @@ def run(
 @app.command()
 def rebuild(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Which; main, the only one, is all tables")
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="main: all tables; flows (with tasks), tasks (with flows), history or rejections",
+        ),
     ] = "main",
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only flows with an event at or after this time; the others are copied"
+        ),
+    ] = None,
     rate: Annotated[
         float, typer.Option(help="Records a second at the most, so that others get on; 0: no limit", min=0)
     ] = 30_000,
@@ -73,25 +87,25 @@ def rebuild(
 ) -> None:
     """Make the read models again from the log, beside those in use, compare, and put them in place.
 
-    Reads go on all the time. Run it again after a crash: it goes on where it was. Ends with 1 when a table in use is not
-    what the log gives; then nothing is put in place, unless differences are accepted.
+    Reads go on all the time. Run it again after a crash: it goes on where it was. Of a part, the rest is copied from the
+    tables in use. Ends with 1 when a table in use is not what the log gives; then nothing is put in place, unless
+    differences are accepted.
     """
     import msgspec
 
-    from engine.errors import InputError
     from engine.logs import configure
     from engine.settings import read_settings
-    from projections.store import PROJECTION
+    from replay.beside import parse_part
     from replay.rebuild import rebuild as make
 
-    if name != PROJECTION:
-        raise InputError(f"Expected the projection {PROJECTION} but found {name[:100]!r}")
+    part = parse_part(name, since)
     settings = read_settings(kafka=kafka, postgres=postgres)
     configure("error" if settings.log_level == "error" else "warning", "projections")
     report = make(
         settings.kafka,
         settings.postgres,
         settings.topic_prefix,
+        part,
         rate=rate,
         swap_different=accept_differences,
         progress=progress_line("folded"),
@@ -99,22 +113,32 @@ def rebuild(
     if json:
         typer.echo(msgspec.json.encode(report).decode())
     else:
-        again = ", resumed" if report.resumed else ""
-        typer.echo(
-            f"{report.records} records in {report.seconds:.1f} s ({report.records_per_second:.0f}/s{again}); the projector "
-            f"was held for {report.held_seconds:.2f} s"
-        )
-        for table, found in report.tables.items():
-            word = "equal" if found.equal else f"DIFFERENT, first at {found.first}"
-            typer.echo(
-                f"  {table:<11} {found.rebuilt_rows:>10} rows  sha256 {found.rebuilt_sha256[:16]}…  {word}"
-            )
-        typer.echo(
-            "the rebuilt read models are in place; undo: flowtrail projections rollback"
-            if report.swapped
-            else "nothing was put in place; --accept-differences does it all the same"
-        )
+        for line in _told(report):
+            typer.echo(line)
     raise typer.Exit(0 if report.equal else 1)
+
+
+def _told(report: RebuildReport) -> Iterator[str]:
+    again = ", resumed" if report.resumed else ""
+    yield (
+        f"{report.records} records in {report.seconds:.1f} s ({report.records_per_second:.0f}/s{again}); the projector "
+        f"was held for {report.held_seconds:.2f} s"
+    )
+    if report.flows is not None:
+        yield f"  {report.flows} flows have an event since then; the others' rows are copies"
+    for table, found in report.tables.items():
+        word = "equal" if found.equal else f"DIFFERENT, first at {found.first}"
+        others = f", {found.copied} copied" if report.flows is not None else ""
+        yield f"  {table:<11} {found.rebuilt_rows:>10} rows  sha256 {found.rebuilt_sha256[:16]}…  {word}{others}"
+    for table, rows in report.copied.items():
+        yield f"  {table:<11} {rows:>10} rows  copied, not rebuilt"
+    if report.healed:
+        yield f"{report.healed} flows were folded anew on the way"
+    yield (
+        "the rebuilt read models are in place; undo: flowtrail projections rollback"
+        if report.swapped
+        else "nothing was put in place; --accept-differences does it all the same"
+    )
 
 
 @app.command()

@@ -36,7 +36,15 @@ _SESSION: Final = (
 # outside these years a time is somebody's mistake and stays in history_other, instead of making a partition each
 _FIRST_MONTH: Final = "1990-01"
 _LAST_MONTH: Final = "2199-12"
-_COPIED: Final = ("new_flows", "new_tasks", "history", "rejections", "unreadable")
+TABLES: Final = ("flows", "tasks", "history", "rejections", "unreadable", "broken")
+_COPIED: Final = {
+    "new_flows": "flows",
+    "new_tasks": "tasks",
+    "history": "history",
+    "rejections": "rejections",
+    "unreadable": "unreadable",
+}
+_FORGOTTEN: Final = ("flows", "tasks", "history", "rejections", "broken")
 _TASKS_MAX: Final = 1001
 """So many rows of a flow's tasks are counted at each of its batches; those of a flow of more are not."""
 
@@ -79,10 +87,17 @@ class OutOfStep(Exception):
 
 
 class Store:
-    """One connection. Raises psycopg.OperationalError when Postgres goes away; then make a new Store."""
+    """One connection, which writes `tables` alone. Raises psycopg.OperationalError when Postgres goes away; then make a new Store."""
 
-    def __init__(self, postgres: str, topic: str, schema: str = SCHEMA, projection: str = PROJECTION) -> None:
-        self._topic, self._projection = topic, projection
+    def __init__(
+        self,
+        postgres: str,
+        topic: str,
+        schema: str = SCHEMA,
+        projection: str = PROJECTION,
+        tables: tuple[str, ...] = TABLES,
+    ) -> None:
+        self._topic, self._projection, self._tables = topic, projection, tables
         self._sql = statements("writes", schema)
         self._months: set[str] = set()
         try:
@@ -115,6 +130,10 @@ class Store:
         found = self._connection.execute(self._sql["read_positions"], asked).fetchall()
         return dict(found)
 
+    def share_lock(self, key: int) -> None:
+        """Holds the lock, with whoever else shares it, until the connection is closed."""
+        self._connection.execute(self._sql["share_lock"], {"key": key})
+
     def aside(self, partitions: Iterable[int]) -> set[tuple[int, int]]:
         """(partition, offset) of records that are kept as unreadable."""
         found = self._connection.execute(self._sql["aside"], {"partitions": sorted(partitions)}).fetchall()
@@ -131,12 +150,12 @@ class Store:
                 raise psycopg.Rollback  # leaves the block below it
             if folded.healed:
                 self._forget(cursor, folded)
-            if folded.flows:
+            if folded.flows and "flows" in self._tables:
                 self._merge(cursor, folded)
-            for table in _COPIED:
-                if lines := getattr(folded, table):
-                    self._copy(cursor, table, lines)
-            for broken in folded.broken:
+            for name, table in _COPIED.items():
+                if table in self._tables and (lines := getattr(folded, name)):
+                    self._copy(cursor, name, lines)
+            for broken in folded.broken if "broken" in self._tables else ():
                 cursor.execute(self._sql["add_broken"], msgspec.structs.asdict(broken))
             return True
         return False
@@ -178,7 +197,9 @@ class Store:
             "flow_ids": [healing.flow_id for healing in folded.healed],
             "partitions": [healing.partition for healing in folded.healed],
         }
-        cursor.execute(self._sql["forget"], asked, prepare=False)
+        for table in _FORGOTTEN:
+            if table in self._tables:
+                cursor.execute(self._sql[f"forget_{table}"], asked, prepare=False)
         for healing in folded.healed:
             cursor.execute(self._sql["add_healing"], msgspec.structs.asdict(healing))
 

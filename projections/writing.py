@@ -32,17 +32,21 @@ _REFUSALS: Final = (
 
 
 def write_all(
-    records: Sequence[Record], positions: dict[int, int], write: Callable[[Folded], bool], healer: Healer
+    records: Sequence[Record],
+    positions: dict[int, int],
+    write: Callable[[Folded], bool],
+    healer: Healer,
+    folded: Folded | None = None,
 ) -> bool:
-    """Writes `records`, those of a partition in its order. What Postgres refuses is halved until the one record at fault
-    is found. `write` moves `positions`.
+    """Writes `records`, those of a partition in its order; `folded` is their batch, where there is one already. What
+    Postgres refuses is halved until the one record at fault is found. `write` moves `positions`.
 
     False when `write` says that somebody else moved the position: then none of the records after that may be written.
     """
     if not records:
         return True
     try:
-        return _write(records, positions, write, healer)
+        return _write(records, positions, write, healer, folded or fold_batch(records, positions))
     except _REFUSALS as problem:
         if len(records) == 1:
             log.error("record refused", partition=records[0].partition, offset=records[0].offset)
@@ -54,9 +58,12 @@ def write_all(
 
 
 def _write(
-    records: Sequence[Record], positions: dict[int, int], write: Callable[[Folded], bool], healer: Healer
+    records: Sequence[Record],
+    positions: dict[int, int],
+    write: Callable[[Folded], bool],
+    healer: Healer,
+    folded: Folded,
 ) -> bool:
-    folded = fold_batch(records, positions)
     if folded.torn:
         partitions = sorted({record.partition for record in records})
         shares = ([record for record in records if record.partition == partition] for partition in partitions)

@@ -6,55 +6,38 @@
   4. the snapshot's tables are compared, row by row in the order of their keys, while the projector goes on
   5. held once more, the rest folded, the two schemas change their names in one transaction
 
-Reads go on all the time: nothing locks against them. The projector's next statement finds the new tables by their name
-(Postgres plans it again), standing where the old ones stood. The old ones stay until the next rebuild: `roll_back` puts
-them back, and the projector then folds what they lack.
+Of a part (a name, or the flows since a time) the rest is copied from the tables in use in step 1, and only what is rebuilt
+is compared. Reads go on all the time: nothing locks against them. The projector's next statement finds the new tables by
+their name (Postgres plans it again), standing where the old ones stood. The old ones stay until the next rebuild:
+`roll_back` puts them back, and the projector then folds what they lack.
 """
 
 from __future__ import annotations
 
-import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
 import psycopg
-from psycopg import sql
 
-from engine.errors import AwayError, FlowtrailError, InputError
+from engine.errors import AwayError, InputError
 from engine.runtime.topics import EVENTS
 from projections import migrations
-from projections.batch import Folded, Move
-from projections.healing import Healer
-from projections.logged import Record
-from projections.statements import SCHEMA, sql_folder
-from projections.store import PROJECTION, Store
-from projections.writing import write_all
-from replay.log import read_spans, scan
+from projections.statements import SCHEMA
+from projections.store import PROJECTION
+from replay import beside
+from replay.beside import AGAIN, BEFORE, NEW, SQL, Part
+from replay.equality import TableReport, compare, copied
+from replay.hands import LOCK, Hand, Target
+from replay.helping import Helper
+from replay.log import read_spans
 from replay.readmodel import connect
-from replay.statements import replay_statements
+from replay.recent import flows_since
 
-NEW: Final = f"{SCHEMA}_rebuild"
-BEFORE: Final = f"{SCHEMA}_before"
-TABLES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "flows": (("flow_id",), ()),
-    "tasks": (("flow_id", "task", "run", "attempt"), ()),
-    "history": (("partition", "event_offset"), ()),
-    "rejections": (("partition", "event_offset"), ()),
-    "unreadable": (("partition", "event_offset"), ("seen_at",)),
-    "broken": (("flow_id",), ()),
-}
-"""Table -> its key, and the columns that are not from the log."""
-
-_SQL: Final = replay_statements("rebuild")
-_LOCK: Final = 0x466C6F79
-_RECORDS: Final = 20_000
-"""Folded together: the more, the fewer rows are written again."""
-_HANDS: Final = 2
-"""While one waits for Postgres, the other folds."""
+_ALONE: Final = 0x466C6F79
 _NEAR: Final = 2000
 """So many records behind are folded while the projector is held."""
 _ROUNDS_MAX: Final = 50
@@ -62,25 +45,19 @@ _ROUNDS_MAX: Final = 50
 Progress = Callable[[int, int], None]
 
 
-class TableReport(msgspec.Struct, frozen=True):
-    """`sha256` of every row in the order of its key, in use and rebuilt; `first` is the first key that differs."""
+class RebuildReport(msgspec.Struct, kw_only=True):
+    """`tables` were rebuilt and compared. Of a part, `copied` tables were taken over whole (rows), and `flows` is how many
+    flows have an event `since` then. `healed` flows were folded anew on the way."""
 
-    rows: int
-    sha256: str
-    rebuilt_rows: int
-    rebuilt_sha256: str
-    first: str | None = None
-
-    @property
-    def equal(self) -> bool:
-        return self.sha256 == self.rebuilt_sha256
-
-
-class RebuildReport(msgspec.Struct):
+    name: str
+    since: int | None
+    flows: int | None
     positions: dict[int, int]
     tables: dict[str, TableReport]
+    copied: dict[str, int]
     resumed: bool
     records: int
+    healed: int
     seconds: float
     records_per_second: float
     held_seconds: float
@@ -95,6 +72,7 @@ def rebuild(
     kafka: str,
     postgres: str,
     prefix: str,
+    part: Part | None = None,
     *,
     rate: float = 0,
     swap_different: bool = False,
@@ -102,30 +80,32 @@ def rebuild(
 ) -> RebuildReport:
     """Folds at most `rate` records a second (0: as fast as it goes). Swaps nothing when a table is not equal, unless
     `swap_different`: the report says so. Raises InputError while another rebuild runs, AwayError."""
-    with _alone(postgres) as connection:
-        resumed = _made(connection)
-        rebuilding = _Rebuilding(kafka, postgres, prefix + EVENTS, connection, rate, progress)
-        try:
-            report = rebuilding.run(resumed)
-            if report.equal or swap_different:
-                rebuilding.swap(report)
-        finally:
-            rebuilding.close()
-        return report
+    target = Target(kafka, postgres, prefix + EVENTS)
+    helper = Helper()  # before there are clients
+    try:
+        with _alone(postgres) as connection:
+            rebuilding = _Rebuilding(target, part or Part(), connection, helper, rate, progress)
+            try:
+                report = rebuilding.run()
+                if report.equal or swap_different:
+                    rebuilding.swap(report)
+            finally:
+                rebuilding.close()
+            return report
+    finally:
+        helper.close()
 
 
 def roll_back(postgres: str) -> None:
     """The read models from before the last rebuild again. Raises InputError when there are none."""
     with _alone(postgres) as connection:
-        if BEFORE not in _schemas(connection):
+        if BEFORE not in beside.schemas(connection):
             raise InputError(
                 "Expected read models of before a rebuild but there are none; `projections rebuild` makes them"
             )
         with connection.transaction():
-            connection.execute(_SQL["hold"])
-            _drop(connection, NEW)
-            _rename(connection, SCHEMA, NEW)
-            _rename(connection, BEFORE, SCHEMA)
+            connection.execute(SQL["hold"])
+            beside.put_back(connection)
 
 
 @contextmanager
@@ -133,9 +113,10 @@ def _alone(postgres: str) -> Iterator[psycopg.Connection[Any]]:
     connection = connect(postgres, autocommit=True)
     try:
         migrations.check(connection)
-        [(alone,)] = connection.execute(_SQL["lock"], {"key": _LOCK}).fetchall()
+        [(alone,)] = connection.execute(SQL["lock"], {"key": _ALONE}).fetchall()
         if not alone:
             raise InputError("Expected to be the only rebuild of this database but another one is running")
+        connection.execute(SQL["await_hands"], {"key": LOCK})
         yield connection
     except psycopg.OperationalError as problem:
         raise AwayError(f"Expected Postgres to answer but {str(problem).strip()}") from None
@@ -143,105 +124,59 @@ def _alone(postgres: str) -> Iterator[psycopg.Connection[Any]]:
         connection.close()
 
 
-# -- schemas --------------------------------------------------------------------------------------------------------
-
-
-def _schemas(connection: psycopg.Connection[Any]) -> dict[str, str | None]:
-    return dict(connection.execute(_SQL["schemas"], {"names": [SCHEMA, NEW, BEFORE]}).fetchall())
-
-
-def _made(connection: psycopg.Connection[Any]) -> bool:
-    """Makes the second schema, or finds the one that an interrupted rebuild of this very program left."""
-    version = f"migration {len(migrations.released())}"
-    if _schemas(connection).get(NEW) == version:
-        return True
-    with connection.transaction():
-        _drop(connection, NEW)
-        for statement in _statements(indexes=False):
-            connection.execute(statement)
-        note = sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(NEW), sql.Literal(version))
-        connection.execute(note)
-    return False
-
-
-def _statements(*, indexes: bool) -> list[bytes]:
-    """What makes the read models' tables in the second schema, or the indexes that are no keys."""
-    text = sql_folder().joinpath("schema.sql").read_text("utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("--")]
-    parts = [part.strip() for part in "\n".join(lines).split(";\n") if part.strip(" \n;")]
-    return [
-        part.replace("flowtrail.", f"{NEW}.")
-        .replace("CREATE SCHEMA flowtrail", f"CREATE SCHEMA {NEW}")
-        .replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS", 1)
-        .encode()
-        for part in parts
-        if "flowtrail_api" not in part and part.startswith("CREATE INDEX") == indexes
-    ]
-
-
-def _drop(connection: psycopg.Connection[Any], name: str) -> None:
-    connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
-
-
-def _rename(connection: psycopg.Connection[Any], name: str, new: str) -> None:
-    statement = sql.SQL("ALTER SCHEMA {} RENAME TO {}")
-    connection.execute(statement.format(sql.Identifier(name), sql.Identifier(new)))
-
-
-# -- folding --------------------------------------------------------------------------------------------------------
-
-
 class _Rebuilding:
     def __init__(
         self,
-        kafka: str,
-        postgres: str,
-        topic: str,
+        target: Target,
+        part: Part,
         connection: psycopg.Connection[Any],
+        helper: Helper,
         rate: float,
         progress: Progress | None,
     ) -> None:
-        self._kafka, self._postgres, self._topic = kafka, postgres, topic
-        self._connection = connection
+        self._target, self._part = target, part
+        self._connection, self._helper = connection, helper
         self._rate = rate
         self._progress = progress
-        self._partitions = sorted(read_spans(kafka, topic))
-        self._stores = [Store(postgres, topic, NEW) for _ in range(_HANDS)]
-        for store in self._stores:
-            store.prepare()
-        self._healers = [Healer(kafka, topic, store) for store in self._stores]
-        self._positions = self._stores[0].positions(self._partitions)
-        self._done = [0] * _HANDS
+        self._spans = read_spans(target.kafka, target.topic)
+        self._records = self._healed = 0
+        self._counting = threading.Lock()
         self._began = time.monotonic()
         self._held = 0.0
+        self._resumed = beside.is_made(connection, part)
+        if not self._resumed:
+            self._make()
+        self._hand = Hand(target)
+        self._positions = self._hand.positions(self._spans)
 
     def close(self) -> None:
-        for store in self._stores:
-            store.close()
+        self._hand.close()
 
-    @property
-    def _records(self) -> int:
-        return sum(self._done)
-
-    def run(self, resumed: bool) -> RebuildReport:
+    def run(self) -> RebuildReport:
+        if not self._part.is_all:
+            self._fold_part()
         self._catch_up(self._live())
-        for statement in _statements(indexes=True):  # one sort each, instead of a place for every row
-            self._connection.execute(statement)
+        beside.index(self._connection)
         self._come_near()
         with self._hold():
             self._catch_up(self._live())
             snapshots = (self._snapshot(), self._snapshot())  # one table is read from both at the same time
         folded = time.monotonic() - self._began
         try:
-            tables = {name: _compared(snapshots[0], snapshots[1], name) for name in TABLES}
+            tables, others = compare(*snapshots, self._part), copied(snapshots[1], self._part)
         finally:
             for snapshot in snapshots:
                 snapshot.close()
         return RebuildReport(
+            name=self._part.name,
+            since=self._part.since,
+            flows=None if self._part.since is None else len(beside.chosen(self._connection)),
             positions=dict(self._positions),
             tables=tables,
-            resumed=resumed,
+            copied=others,
+            resumed=self._resumed,
             records=self._records,
+            healed=self._healed,
             seconds=round(folded, 3),
             records_per_second=round(self._records / folded, 1),
             held_seconds=round(self._held, 3),
@@ -251,10 +186,49 @@ class _Rebuilding:
         self._come_near()
         with self._hold():
             self._catch_up(self._live())
-            _drop(self._connection, BEFORE)
-            _rename(self._connection, SCHEMA, BEFORE)
-            _rename(self._connection, NEW, SCHEMA)
+            beside.put_in_place(self._connection)
         report.held_seconds, report.swapped = round(self._held, 3), True
+
+    # -- making the second schema -----------------------------------------------------------------------------------
+
+    def _make(self) -> None:
+        """All or nothing: a rebuild that is killed here begins anew."""
+        connection, part = self._connection, self._part
+        if part.is_all:
+            with connection.transaction():
+                beside.make(connection, part)
+            return
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        try:
+            with connection.transaction():
+                positions = self._live()
+                beside.make(connection, part)
+                beside.copy(connection, part, self._target.topic, positions, self._chosen(positions))
+        finally:
+            connection.isolation_level = None
+
+    def _chosen(self, positions: dict[int, int]) -> set[str]:
+        if self._part.since is None:
+            return set()
+        spans = {p: (first, max(first, positions[p])) for p, (first, _) in self._spans.items()}
+        return flows_since(self._target.kafka, self._target.topic, spans, self._part.since)
+
+    def _fold_part(self) -> None:
+        """Folds the part up to where the copy of the rest was made; nothing when that was done before."""
+        again = beside.positions(self._connection, NEW, self._target.topic, AGAIN)
+        spans = {p: (at, self._positions[p]) for p, at in again.items()}
+        keys = None if self._part.since is None else frozenset(beside.chosen(self._connection))
+        # a record that this program cannot read is kept, whatever the part
+        tables = (*self._part.tables, "unreadable")
+        target = msgspec.structs.replace(self._target, projection=AGAIN, tables=tables, keys=keys)
+        hand = Hand(target)
+        try:
+            self._fold(hand, target, spans)
+        finally:
+            hand.close()
+        beside.folded_again(self._connection)
+
+    # -- folding ----------------------------------------------------------------------------------------------------
 
     def _come_near(self) -> None:
         for _ in range(_ROUNDS_MAX):
@@ -267,117 +241,41 @@ class _Rebuilding:
         """Meanwhile no projector writes; reads go on."""
         began = time.monotonic()
         with self._connection.transaction():
-            self._connection.execute(_SQL["hold"])
+            self._connection.execute(SQL["hold"])
             yield
         self._held += time.monotonic() - began
 
     def _live(self) -> dict[int, int]:
         """Where the read models in use stand."""
-        asked = {"projection": PROJECTION, "topic": self._topic}
-        statement = sql.SQL(_SQL["positions"].decode()).format(schema=sql.Identifier(SCHEMA))
-        found: dict[int, int] = dict(self._connection.execute(statement, asked).fetchall())
-        return {partition: found.get(partition, 0) for partition in self._partitions}
+        found = beside.positions(self._connection, SCHEMA, self._target.topic, PROJECTION)
+        return {partition: found.get(partition, 0) for partition in self._spans}
 
     def _behind(self, bounds: dict[int, int]) -> int:
         return sum(max(0, bounds[partition] - at) for partition, at in self._positions.items())
 
     def _catch_up(self, bounds: dict[int, int]) -> None:
-        """Folds exactly what lies below `bounds`, each hand its own partitions."""
-        before, of = self._records, self._behind(bounds)
+        """Folds exactly what lies below `bounds`."""
+        spans = {p: (at, bounds[p]) for p, at in self._positions.items() if at < bounds[p]}
+        self._fold(self._hand, self._target, spans)
+        self._positions |= {p: end for p, (_, end) in spans.items()}
 
-        def tell() -> None:
-            if self._progress is not None:
-                self._progress(min(self._records - before, of), of)
+    def _fold(self, hand: Hand, target: Target, spans: dict[int, tuple[int, int]]) -> None:
+        before, healed = self._records, hand.healed
+        of = sum(end - start for start, end in spans.values())
 
-        with ThreadPoolExecutor(_HANDS, "rebuild") as hands:
-            for done in [hands.submit(self._fold_share, number, bounds, tell) for number in range(_HANDS)]:
-                done.result()
+        def passed(records: int) -> None:
+            with self._counting:
+                self._records += records
+                if self._progress is not None:
+                    self._progress(min(self._records - before, of), of)
 
-    def _fold_share(self, number: int, bounds: dict[int, int], tell: Callable[[], None]) -> None:
-        began, before = time.monotonic(), self._done[number]
-        mine = {p: at for p, at in self._positions.items() if p % _HANDS == number}
-        size = int(min(_RECORDS, max(500, self._rate or _RECORDS)))  # a low rate shall not come in bursts
-        waiting: list[Record] = []
-        for record in scan(self._kafka, self._topic, {p: (at, bounds[p]) for p, at in mine.items()}):
-            waiting.append(record)
-            if len(waiting) < size:
-                continue
-            self._fold(number, waiting, mine)
-            waiting = []
-            tell()
-            done = self._done[number] - before
-            if self._rate and (early := done * _HANDS / self._rate - (time.monotonic() - began)) > 0:
-                time.sleep(early)
-        self._fold(number, waiting, mine)
-        ends = {p: Move(at, bounds[p]) for p, at in mine.items() if at < bounds[p]}
-        if ends:  # markers of transactions
-            self._write(number, Folded(ends), mine)
-
-    def _fold(self, number: int, records: list[Record], positions: dict[int, int]) -> None:
-        if not write_all(
-            records, positions, lambda folded: self._write(number, folded, positions), self._healers[number]
-        ):
-            raise FlowtrailError(f"Expected to write schema {NEW} alone but somebody moved its positions")
-        self._done[number] += len(records)
-
-    def _write(self, number: int, folded: Folded, positions: dict[int, int]) -> bool:
-        if folded.moves and not self._stores[number].apply(folded):
-            return False
-        for partition, move in folded.moves.items():
-            positions[partition] = self._positions[partition] = move.next_offset
-        return True
+        others = self._helper.fold(hand, target, spans, self._rate, passed)
+        self._healed += others + hand.healed - healed
 
     def _snapshot(self) -> psycopg.Connection[Any]:
         """A connection that sees both schemas as they are now, whatever is written later."""
-        connection = connect(self._postgres, autocommit=False)
+        connection = connect(self._target.postgres, autocommit=False)
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         connection.execute("SELECT 1")
         return connection
-
-
-# -- comparing ------------------------------------------------------------------------------------------------------
-
-
-def _compared(one: psycopg.Connection[Any], other: psycopg.Connection[Any], name: str) -> TableReport:
-    key, without = TABLES[name]
-    hashes = hashlib.sha256(), hashlib.sha256()
-    counts = [0, 0]
-    first: str | None = None
-    columns = _columns(one, name, without)
-    width = len(key)
-    streams = _rows(one, SCHEMA, name, columns, key), _rows(other, NEW, name, columns, key)
-    rows: list[bytes | None] = [b"", b""]
-    while rows[0] is not None or rows[1] is not None:
-        for side, stream in enumerate(streams):
-            if rows[side] is not None:
-                rows[side] = line = next(stream, None)
-                if line is not None:
-                    hashes[side].update(line)
-                    counts[side] += 1
-        if first is None and rows[0] != rows[1]:
-            lines = [line for line in rows if line is not None]
-            first = min(" ".join(line.decode("utf-8", "replace").split("\t")[:width]) for line in lines)
-    return TableReport(counts[0], hashes[0].hexdigest(), counts[1], hashes[1].hexdigest(), first)
-
-
-def _columns(connection: psycopg.Connection[Any], name: str, without: tuple[str, ...]) -> list[str]:
-    """The key first, then the others."""
-    key = TABLES[name][0]
-    found = connection.execute(_SQL["columns"], {"schema": SCHEMA, "name": name}).fetchall()
-    return [*key, *(column for (column,) in found if column not in (*key, *without))]
-
-
-def _rows(
-    connection: psycopg.Connection[Any], schema: str, name: str, columns: list[str], key: tuple[str, ...]
-) -> Iterator[bytes]:
-    """Lines in COPY's text form, in the order of the key."""
-    statement = sql.SQL(_SQL["rows"].decode()).format(
-        columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
-        schema=sql.Identifier(schema),
-        name=sql.Identifier(name),
-        key=sql.SQL(", ").join(map(sql.Identifier, key)),
-    )
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        for row in copy:
-            yield bytes(row)

@@ -20,7 +20,8 @@ from engine.errors import InputError
 from projections import queries
 from projections.readers import SyncReader
 from replay import rebuild as room
-from replay.rebuild import BEFORE, NEW, rebuild, roll_back
+from replay.beside import BEFORE, NEW
+from replay.rebuild import rebuild, roll_back
 from replay.verify import Scope, verify_all
 from tests.conftest import Servers
 from tests.integration.projection_log import EventLog, projecting, rows

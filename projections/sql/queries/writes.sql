@@ -151,22 +151,29 @@ ON CONFLICT DO NOTHING
 INSERT INTO flowtrail_api.healings (flow_id, partition, event_offset, found)
 VALUES (%(flow_id)s, %(partition)s, %(offset)s, %(found)s)
 
--- forget --
--- all rows of flows that are folded anew; what another partition's records left in history stays
-WITH anew AS (
-    SELECT flow_id, partition FROM unnest(%(flow_ids)s::text[], %(partitions)s::int[]) AS a (flow_id, partition)
-), forgotten_flows AS (
-    DELETE FROM flowtrail.flows WHERE flow_id = ANY(%(flow_ids)s::text[])
-), forgotten_tasks AS (
-    DELETE FROM flowtrail.tasks WHERE flow_id = ANY(%(flow_ids)s::text[])
-), forgotten_breaks AS (
-    DELETE FROM flowtrail.broken WHERE flow_id = ANY(%(flow_ids)s::text[])
-), forgotten_history AS (
-    DELETE FROM flowtrail.history
-    WHERE flow_id = ANY(%(flow_ids)s::text[]) AND (flow_id, partition) IN (SELECT flow_id, partition FROM anew)
-)
+-- forget_flows --
+DELETE FROM flowtrail.flows WHERE flow_id = ANY(%(flow_ids)s::text[])
+
+-- forget_tasks --
+DELETE FROM flowtrail.tasks WHERE flow_id = ANY(%(flow_ids)s::text[])
+
+-- forget_broken --
+DELETE FROM flowtrail.broken WHERE flow_id = ANY(%(flow_ids)s::text[])
+
+-- forget_history --
+-- what another partition's records left here stays
+DELETE FROM flowtrail.history
+WHERE flow_id = ANY(%(flow_ids)s::text[])
+  AND (flow_id, partition) IN (SELECT * FROM unnest(%(flow_ids)s::text[], %(partitions)s::int[]))
+
+-- forget_rejections --
+-- what another partition's records left here stays
 DELETE FROM flowtrail.rejections
-WHERE flow_id = ANY(%(flow_ids)s::text[]) AND (flow_id, partition) IN (SELECT flow_id, partition FROM anew)
+WHERE flow_id = ANY(%(flow_ids)s::text[])
+  AND (flow_id, partition) IN (SELECT * FROM unnest(%(flow_ids)s::text[], %(partitions)s::int[]))
+
+-- share_lock --
+SELECT pg_advisory_lock_shared(%(key)s)
 
 -- aside --
 SELECT partition, event_offset FROM flowtrail.unreadable WHERE partition = ANY(%(partitions)s::int[])
