@@ -86,7 +86,7 @@ def _going_on(installation: Installation, starter: Starter) -> Iterator[dict[str
 
     def arrive() -> None:
         began, count = time.monotonic(), 0
-        while not stop.wait(_EVERY_S):
+        while not stop.wait(max(0.0, began + count / _ARRIVING * _EVERY_S - time.monotonic())):
             for _ in range(_ARRIVING):
                 starter.start(f"late-{count}", "bench/line@1.0.0", b'{"order":1}')
                 count += 1

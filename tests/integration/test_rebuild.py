@@ -19,6 +19,7 @@ import pytest
 from engine.errors import InputError
 from projections import queries
 from projections.readers import SyncReader
+from replay import helping
 from replay import rebuild as room
 from replay.beside import BEFORE, NEW
 from replay.rebuild import rebuild, roll_back
@@ -95,8 +96,11 @@ class Reading:
 
 
 def test_read_models_are_rebuilt_equal_and_put_in_place_while_flows_arrive_and_readers_read(
-    servers: Servers, migrated: str, prefix: str, log: EventLog
+    servers: Servers, migrated: str, prefix: str, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        helping, "_SPAWNED_MIN", 100
+    )  # a process with threads begins its helper only for much
     written(log, 0, 300)
     total = 300
     with ExitStack() as stack:
