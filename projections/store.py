@@ -31,7 +31,10 @@ log = structlog.get_logger("flowtrail.projections")
 PROJECTION: Final = "main"
 _MONTHS_LOCK: Final = 0x466C6F78
 _SESSION: Final = (
-    "-c timezone=UTC -c synchronous_commit=off -c idle_in_transaction_session_timeout=15s -c lock_timeout=30s"
+    "-c timezone=UTC -c synchronous_commit=off -c idle_in_transaction_session_timeout=15s -c lock_timeout=30s "
+    # a plan is made once, perhaps while the tables are empty, and must be right for large ones: rows are found by their
+    # keys, batches joined by hashing; what these forbid costs so much on paper that JIT would set in
+    "-c enable_seqscan=off -c enable_nestloop=off -c jit=off"
 )
 # outside these years a time is somebody's mistake and stays in history_other, instead of making a partition each
 _FIRST_MONTH: Final = "1990-01"
@@ -45,8 +48,6 @@ _COPIED: Final = {
     "unreadable": "unreadable",
 }
 _FORGOTTEN: Final = ("flows", "tasks", "history", "rejections", "broken")
-_TASKS_MAX: Final = 1001
-"""So many rows of a flow's tasks are counted at each of its batches; those of a flow of more are not."""
 
 
 class Misfit(NamedTuple):
@@ -178,15 +179,13 @@ class Store:
         return cursor.rowcount == len(ordered)
 
     def _merge(self, cursor: psycopg.Cursor, folded: Folded) -> None:
-        # never a prepared plan: one made while the table was empty would stay for the life of the session
         self._copy(cursor, "flows", folded.flows)
-        asked = {"tasks_max": _TASKS_MAX}
-        found = cursor.execute(self._sql["out_of_step"], asked, prepare=False).fetchall()
+        found = cursor.execute(self._sql["out_of_step"]).fetchall()
         if found:
             raise OutOfStep([Misfit(*row) for row in found])
         if folded.tasks:
             self._copy(cursor, "tasks", folded.tasks)
-        cursor.execute(self._sql["merge"], prepare=False)
+        cursor.execute(self._sql["merge"])
 
     def _copy(self, cursor: psycopg.Cursor, table: str, lines: list[str]) -> None:
         with cursor.copy(self._sql[f"copy_{table}"]) as copy:
@@ -199,7 +198,7 @@ class Store:
         }
         for table in _FORGOTTEN:
             if table in self._tables:
-                cursor.execute(self._sql[f"forget_{table}"], asked, prepare=False)
+                cursor.execute(self._sql[f"forget_{table}"], asked)
         for healing in folded.healed:
             cursor.execute(self._sql["add_healing"], msgspec.structs.asdict(healing))
 

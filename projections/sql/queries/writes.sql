@@ -50,7 +50,8 @@ COPY flowtrail.tasks (flow_id, task, run, attempt, definition, name, kind, queue
 FROM STDIN
 
 -- out_of_step --
--- rows that do not stand where the log's next event begins; nested, so that a large table is never read whole
+-- rows that do not stand where the log's next event begins; nested, so that a large table is never read whole, and
+-- counting no more than 1,001 tasks, so that a long flow does not cost the square of its length
 SELECT i.flow_id, i.partition, i.first_offset, i.follows, i.sequence, f.partition, f.first_offset, f.sequence,
        f.head IS DISTINCT FROM i.follows_head, coalesce(f.tasks, 0), t.found,
        EXISTS (SELECT FROM flowtrail.broken b WHERE b.flow_id = i.flow_id)
@@ -60,10 +61,10 @@ LEFT JOIN LATERAL (
 ) f ON true
 CROSS JOIN LATERAL (
     SELECT count(*) AS found
-    FROM (SELECT FROM flowtrail.tasks WHERE flow_id = i.flow_id LIMIT %(tasks_max)s) limited
+    FROM (SELECT FROM flowtrail.tasks WHERE flow_id = i.flow_id LIMIT 1001) limited
 ) t
 WHERE i.follows <> coalesce(f.sequence, 0) OR f.head <> i.follows_head OR f.partition <> i.partition
-   OR least(coalesce(f.tasks, 0), %(tasks_max)s) <> t.found
+   OR least(coalesce(f.tasks, 0), 1001) <> t.found
 
 -- merge --
 WITH merged AS (
