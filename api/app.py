@@ -7,6 +7,7 @@ typed query parameters. Every route refuses query parameters it does not know.
 from __future__ import annotations
 
 from fastapi import Depends, FastAPI, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -14,6 +15,7 @@ from starlette.routing import Match, Route
 from starlette.types import Lifespan, Scope
 
 from api import (
+    analysis,
     approvals,
     bodies,
     definitions,
@@ -50,7 +52,7 @@ def create_app(settings: Settings, ports: Ports, lifespan: Lifespan[FastAPI] | N
     app.state.readiness = Readiness(ports)
     app.router.routes.append(_Bare("/flows", start_flow, methods=["POST"]))
     app.router.routes.append(_Bare("/flows/{flow_id}", flows.get_flow, methods=["GET"]))
-    for room in (flows, past, turning, tasks, approvals, events, definitions, registry, health):
+    for room in (flows, past, turning, analysis, tasks, approvals, events, definitions, registry, health):
         app.include_router(room.router)
     app.router.routes.append(_Bare("/openapi.json", _document, methods=["GET"]))
     app.add_exception_handler(HTTPException, _problem)
@@ -65,7 +67,13 @@ async def known_parameters(request: Request) -> None:
         return
     dependant = getattr(request.scope.get("route"), "dependant", None)
     if dependant is not None:
-        bodies.refuse_unknown(request, {field.alias for field in dependant.query_params})
+        bodies.refuse_unknown(request, _parameters(dependant))
+
+
+def _parameters(dependant: Dependant) -> set[str]:
+    """The names of a route's query parameters, those of what it depends on included."""
+    found = {field.alias for field in dependant.query_params}
+    return found.union(*(_parameters(inner) for inner in dependant.dependencies))
 
 
 class _Bare(Route):

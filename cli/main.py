@@ -30,6 +30,7 @@ NOUNS: Final[dict[str, tuple[str, str, str]]] = {
     "tasks": ("cli.tasks", "app", "Complete or fail tasks from outside, by their token."),
     "approvals": ("cli.tasks", "approvals", "List and answer what waits for a person."),
     "events": ("cli.events", "app", "Publish CloudEvents."),
+    "analyze": ("cli.analyze", "app", "Show paths, times and waits of many flows, and what to do."),
     "replay": ("cli.replay", "app", "Rebuild and verify flows from the log alone."),
     "export": ("cli.exporting", "export", "Write flows, a range or the whole log to a file."),
     "import": ("cli.exporting", "import_", "Write an export into this installation's log."),

@@ -13,10 +13,10 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from engine.errors import AwayError
 from projections.queries import Ask
-from projections.statements import statements
+from projections.statements import analysis_statements, statements
 
 T = TypeVar("T")
-_SQL: Final = statements("reads")
+_SQL: Final = statements("reads") | analysis_statements()
 _SESSION: Final = {"autocommit": True, "options": "-c timezone=UTC", "connect_timeout": 5}
 
 

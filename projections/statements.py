@@ -30,3 +30,18 @@ def statements(file: str, schema: str = SCHEMA) -> dict[str, bytes]:
     )
     parts = _HEADER.split(text)[1:]
     return {name: body.strip().encode() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@cache
+def analysis_statements() -> dict[str, bytes]:
+    """`QUESTION_SOURCE` -> statement: the questions of `sql/queries/analysis.sql`, each over driven and over recorded flows."""
+    parts = {name: body.decode() for name, body in statements("analysis").items()}
+    found = {}
+    for name, text in parts.items():
+        if name == "ordered" or name.startswith(("steps_of_", "cases_of_")):
+            continue
+        for source in ("flows", "trails"):
+            whole = text.replace("{ordered}", parts["ordered"])
+            whole = whole.replace("{steps}", parts[f"steps_of_{source}"])
+            found[f"{name}_{source}"] = whole.replace("{cases}", parts[f"cases_of_{source}"]).encode()
+    return found

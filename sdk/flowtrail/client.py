@@ -364,6 +364,14 @@ class Client:
         )
         return answer
 
+    def analysis(self, question: str, **query: Any) -> dict[str, Any]:
+        """`question`: graph, variants, steps, heat, rework, cases, throughput, queues or recommendations (docs/analysis.md)."""
+        given = {name: value for name, value in query.items() if value is not None}
+        answer: dict[str, Any] = self._api.json(
+            "GET", f"/analysis/{quote(question, safe='')}", query=given, timeout_s=60.0
+        )
+        return answer
+
     # -- waiting ------------------------------------------------------------------------------------------------
 
     def wait(self, id: str, timeout: float = 60.0) -> dict[str, Any]:  # noqa: A002
