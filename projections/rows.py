@@ -58,6 +58,7 @@ def flow(row: Row) -> views.Flow:
         parent_flow=row[27],
         parent_task=row[28],
         deadline_at=row[29],
+        broken=row[30],
     )
 
 

@@ -49,6 +49,7 @@ class Flow(FlowSummary, kw_only=True):
     """`transformed` is the input after `input.from`; `active` names the tasks that have begun and not ended.
 
     `parent_flow` and `parent_task`: who started it and waits for it. `deadline_at`: when it times out.
+    `broken`: why its events in the log do not follow one another.
     """
 
     input: msgspec.Raw | None
@@ -59,6 +60,7 @@ class Flow(FlowSummary, kw_only=True):
     parent_flow: str | None = None
     parent_task: str | None = None
     deadline_at: datetime | None = None
+    broken: str | None = None
 
 
 class TaskView(msgspec.Struct, kw_only=True):

@@ -13,7 +13,9 @@ from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
 from engine.runtime.topics import partition_of
+from projections import queries
 from projections.logged import Record
+from projections.readers import SyncReader
 from replay.rebuild import rebuild
 from schemas import messages as m
 from schemas.codec import encode_event
@@ -147,6 +149,10 @@ def test_a_gap_in_the_log_itself_marks_its_flow_and_the_others_go_on(
         "f-twice": "Expected event 9 but found event 1",
         "f-right": f"Expected its events in partition {partition_of('f-right', PARTITIONS)} but found one in {elsewhere}",
     }
+    with SyncReader(migrated) as reader:
+        flow = reader.ask(queries.get_flow("f-gap"))
+    assert flow is not None
+    assert flow.broken == "Expected event 4 but found event 5"
     ended = rows(migrated, "SELECT status, sequence FROM flowtrail.flows GROUP BY 1, 2")
     assert ended == [("completed", 8)]
     healed = rows(migrated, "SELECT flow_id, count(*) FROM flowtrail_api.healings GROUP BY 1 ORDER BY 1")

@@ -5,7 +5,8 @@ SELECT f.flow_id, f.definition, f.namespace, f.name, f.version, f.definition_has
        f.input, coalesce(f.transformed, f.input), coalesce(f.context, f.transformed, f.input), f.output,
        ARRAY(SELECT t.task FROM flowtrail.tasks t
              WHERE t.flow_id = f.flow_id AND t.ended_at IS NULL ORDER BY t.scheduled_sequence),
-       f.parent_flow, f.parent_task, f.deadline_at
+       f.parent_flow, f.parent_task, f.deadline_at,
+       (SELECT b.found FROM flowtrail.broken b WHERE b.flow_id = f.flow_id)
 FROM flowtrail.flows f
 CROSS JOIN LATERAL (
     -- a running flow waits when no worker and no other flow has a task of it
